@@ -1,0 +1,26 @@
+//! Targets, staging, generations, units, health.
+//!
+//! Two halves that meet in [`protocol`]: the operator's (`target`, `deployment`) and the target's (everything else, run by
+//! the binary `sarsen-activator`). This crate knows nothing of recipes; it meets the builder in `sarsen_store::manifest`.
+
+pub mod activate;
+pub mod clock;
+pub mod deployment;
+pub mod diff;
+pub mod error;
+pub mod generation;
+pub mod health;
+pub mod hooks;
+pub mod journal;
+pub mod layout;
+pub mod lock;
+pub mod pending;
+pub mod process;
+pub mod protocol;
+pub mod requirements;
+pub mod serve;
+pub mod services;
+pub mod settle;
+pub mod supervisor;
+pub mod systemd;
+pub mod target;

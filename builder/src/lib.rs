@@ -1,0 +1,18 @@
+//! From a project to bundles: evaluation, planning, sandboxed builds, objects.
+//!
+//! This crate knows nothing of targets' state; it meets the activator in `sarsen_store::manifest`.
+
+pub mod bundle;
+pub mod diagnostic;
+pub mod environment;
+mod eval;
+mod fetch;
+pub mod model;
+pub mod plan;
+pub mod realise;
+pub mod recipe;
+mod resolve;
+pub mod sandbox;
+pub mod snapshot;
+mod template;
+pub mod toolchain;

@@ -1,0 +1,260 @@
+//! The model: all hosts, component instances, steps and resources after evaluation, as plain data.
+//!
+//! Evaluation writes it, planning reads it. Whatever names a place in the store holds a placeholder id
+//! ([`ObjectId::placeholder`]) where the real id will stand: ids are known only after building, have the same length,
+//! and are filled in by `realise`. Nothing here refers to Starlark, to the clock or to the machine.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use sarsen_store::manifest::{Phase, Probe, Requirement, Restart};
+use sarsen_store::{ObjectId, RelPath};
+
+use crate::diagnostic::Location;
+
+/// One environment of a project, evaluated.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Model {
+    /// The project's name.
+    pub project: String,
+    /// The environment's name.
+    pub environment: String,
+    /// The profile on the targets.
+    pub profile: String,
+    /// The root of the installation on the targets, an absolute path.
+    pub root: String,
+    /// How targets are reached.
+    pub connect: Connect,
+    /// The user services and state directories belong to, unless a step says otherwise.
+    pub service_user: Option<String>,
+    /// How many hosts are worked on at once.
+    pub jobs: u32,
+    /// How long connecting to a host may take, in seconds.
+    pub timeout_s: u32,
+    /// The hosts, in the order of their names.
+    pub hosts: Vec<HostModel>,
+    /// Every provided resource, sorted by key, host, component, order of provision.
+    pub resources: Vec<Resource>,
+}
+
+impl Model {
+    /// Where objects live on the targets: `<root>/store`.
+    pub fn store(&self) -> String {
+        format!("{}/store", self.root)
+    }
+}
+
+/// How targets are reached.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Connect {
+    /// This machine.
+    Local,
+    /// The system's `ssh`.
+    Ssh,
+}
+
+/// One host and what runs on it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct HostModel {
+    /// The short name, as the environment writes it (a domain given there is cut off).
+    pub name: String,
+    /// The full name: `<name>.<host_domain>`, or the short name where there is no domain.
+    pub fqdn: String,
+    /// The platform, such as `debian12`.
+    pub platform: Option<String>,
+    /// Evaluated for the others' sake, but neither connected to nor changed.
+    pub ignore: bool,
+    /// Tags, sorted.
+    pub tags: Vec<String>,
+    /// Component instances, sorted by name.
+    pub components: Vec<ComponentModel>,
+}
+
+/// One component on one host.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ComponentModel {
+    /// The component's name.
+    pub name: String,
+    /// The features chosen on this host, sorted.
+    pub features: Vec<String>,
+    /// Attributes as they were used, as text for people; secrets are never here.
+    pub attributes: BTreeMap<String, String>,
+    /// The placeholder of the component's own tree.
+    pub output: ObjectId,
+    /// All steps of the component and its sub-components, in the order they were added.
+    pub steps: Vec<Step>,
+    /// What the component logged, in order.
+    pub messages: Vec<String>,
+}
+
+/// A value that one instance provides to others.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Resource {
+    /// The key.
+    pub key: String,
+    /// The providing host.
+    pub host: String,
+    /// The providing component.
+    pub component: String,
+    /// The value as canonical JSON text.
+    pub value: String,
+}
+
+/// One declared piece of desired state.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Step {
+    /// Where it was declared.
+    pub at: Location,
+    /// What it is.
+    pub kind: StepKind,
+}
+
+/// The kinds of steps.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum StepKind {
+    /// A regular file of the component's tree, rendered at evaluation.
+    File {
+        /// Its path in the tree.
+        path: RelPath,
+        /// Its bytes; may hold placeholders.
+        content: Arc<[u8]>,
+        /// Whether it may be executed; the mode on disk is 0555 or 0444.
+        executable: bool,
+    },
+    /// An empty directory of the component's tree.
+    Directory {
+        /// Its path in the tree.
+        path: RelPath,
+    },
+    /// A symbolic link of the component's tree.
+    Symlink {
+        /// Its path in the tree.
+        path: RelPath,
+        /// What it points to; may hold placeholders.
+        target: String,
+    },
+    /// A sandboxed build.
+    Build(Build),
+    /// Wheels by their hashes from the package index, installed without network.
+    PythonEnv(PythonEnv),
+    /// A long-running process.
+    Service(Service),
+    /// An action at activation.
+    Hook {
+        /// The name, unique in the component.
+        name: String,
+        /// When it runs.
+        phase: Phase,
+        /// Says whether there is nothing to do; empty: always update.
+        verify: String,
+        /// Does it.
+        update: String,
+        /// The user it runs as.
+        user: Option<String>,
+        /// How long each command may take, in milliseconds.
+        timeout_ms: u64,
+    },
+    /// A directory for mutable data.
+    StateDirectory {
+        /// The absolute path on the target: `<root>/state/<profile>/<component>/<name>`.
+        path: String,
+        /// The owner.
+        user: Option<String>,
+        /// Permission bits.
+        mode: u32,
+    },
+    /// A managed absolute path.
+    Link {
+        /// The absolute path on the target.
+        path: String,
+        /// What it points to; may hold placeholders.
+        target: String,
+    },
+    /// What must answer before the generation counts as healthy.
+    HealthCheck {
+        /// The name, unique in the component.
+        name: String,
+        /// What is asked.
+        probe: Probe,
+        /// Until when it must succeed, in milliseconds after the services were started.
+        timeout_ms: u64,
+        /// The pause between attempts, in milliseconds.
+        interval_ms: u64,
+        /// How many times in a row it must succeed.
+        successes: u32,
+    },
+    /// What must exist on the host before anything is changed.
+    Requirement(Requirement),
+}
+
+/// A sandboxed build: a shell script, what it may see, and what it fills.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Build {
+    /// The name; the object's name is `<component>-<name>`, with `-<output>` for outputs other than `out`.
+    pub name: String,
+    /// The script, run with `sh -eu`; may hold placeholders.
+    pub script: String,
+    /// What lies in the script's directory, each under its base name.
+    pub sources: Vec<Source>,
+    /// Environment variables; values may hold placeholders.
+    pub environment: BTreeMap<String, String>,
+    /// Placeholders that the build may see beyond those that its script and environment name.
+    pub inputs: Vec<ObjectId>,
+    /// Output names (`out` alone, or several, each a variable of the script) with their placeholders.
+    pub outputs: BTreeMap<String, ObjectId>,
+    /// How long it may take, in seconds.
+    pub timeout_s: u64,
+}
+
+/// A source of a build: a file, or a directory with all below it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Source {
+    /// The base name under which the script finds it.
+    pub name: String,
+    /// Files, sorted by path: the path below `name` (nothing if the source is a file itself), bytes, executable.
+    pub files: Vec<(Option<RelPath>, Arc<[u8]>, bool)>,
+}
+
+/// A Python environment from a lock file with hashes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PythonEnv {
+    /// The name; objects are `<component>-<name>-wheels` and `<component>-<name>`.
+    pub name: String,
+    /// The lock file's text: requirement lines `name==version --hash=sha256:...`, checked for form at evaluation.
+    pub lock: String,
+    /// The absolute path of the interpreter on build machine and target.
+    pub python: String,
+    /// The placeholder of the fetched wheels.
+    pub wheels: ObjectId,
+    /// The placeholder of the installed environment.
+    pub output: ObjectId,
+}
+
+/// A long-running process.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Service {
+    /// The name; the unit is `<name>.service`.
+    pub name: String,
+    /// Program and arguments; may hold placeholders.
+    pub command: Vec<String>,
+    /// Program and arguments that make it read its configuration again; empty if it cannot.
+    pub reload: Vec<String>,
+    /// Texts (paths, contents) whose change means "reload"; may hold placeholders.
+    pub reload_on: Vec<String>,
+    /// Environment variables; values may hold placeholders.
+    pub environment: BTreeMap<String, String>,
+    /// The user it runs as.
+    pub user: Option<String>,
+    /// The directory it starts in; may hold placeholders.
+    pub working_directory: Option<String>,
+    /// When it is started again.
+    pub restart: Restart,
+    /// The systemd service type: `simple`, `exec`, `notify`, `forking` or `oneshot`.
+    pub kind: String,
+    /// Units that are started first.
+    pub after: Vec<String>,
+    /// How long it may take to stop, in milliseconds.
+    pub stop_timeout_ms: u64,
+    /// Further lines for the `[Service]` section, sorted by key.
+    pub settings: BTreeMap<String, String>,
+}

@@ -1,0 +1,26 @@
+//! Identities, canonical bytes, objects on disk, index and transfer.
+//!
+//! This crate knows nothing of components, of hosts' addresses, or of Starlark. What it knows stands in `FORMAT.md`.
+
+pub mod canon;
+pub mod digest;
+pub mod error;
+pub mod fsutil;
+pub mod gc;
+pub mod id;
+mod index;
+pub mod manifest;
+pub mod object;
+mod objects;
+pub mod path;
+mod recovery;
+mod scan;
+mod transaction;
+pub mod transfer;
+pub mod tree;
+pub mod verify;
+pub mod wire;
+
+pub use digest::{Digest, InvalidDigest};
+pub use id::{InvalidObjectName, ObjectId, ObjectName, ObjectRef};
+pub use path::{InvalidPath, RelPath};
