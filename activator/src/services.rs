@@ -5,15 +5,21 @@ use std::time::Duration;
 
 use sarsen_store::manifest::Service;
 
+use crate::process::ProcessError;
+use crate::supervisor::SupervisorClient;
+use crate::systemd::Systemd;
+
 /// A manager of services.
 ///
 /// All methods are idempotent, take every unit of one change at once, and end within their deadline.
-pub trait ServiceManager: Send {
+pub trait ServiceManager: Send + Sync {
     /// The name for people: `systemd`, `systemd --user` or `development supervisor`.
     fn name(&self) -> &'static str;
 
     /// Makes exactly `services` known to the manager in place of `former`: unit links that lead through
     /// `<profile>/current` (so a later switch changes their content), enabled for boot; then reloads definitions.
+    ///
+    /// Called after the switch of `current`; units of `former` that are not in `services` have been stopped before.
     fn install(&self, current: &Path, services: &[Service], former: &[Service]) -> Result<(), ServiceError>;
 
     /// Starts units, in order; returns when each is started or has failed.
@@ -30,6 +36,27 @@ pub trait ServiceManager: Send {
 
     /// The last lines that a unit printed, for a failure report.
     fn log_tail(&self, unit: &str) -> String;
+
+    /// Makes sure that somebody gives up a pending trial `after` this time, even when every process of the deployment
+    /// is dead: runs `sarsen-activator settle`. Armed again, the later call counts.
+    fn arm_dead_man(&self, after: Duration) -> Result<(), ServiceError>;
+
+    /// Takes [`ServiceManager::arm_dead_man`] back; it is no error when nothing is armed.
+    fn disarm_dead_man(&self) -> Result<(), ServiceError>;
+
+    /// What the operator should know about this manager on this host, one sentence each; empty if nothing.
+    fn notes(&self) -> Vec<String>;
+}
+
+/// Chooses the manager of this host for one profile of the installation at `root`.
+///
+/// systemd where it runs: the system's for root, the user's own for everybody else. Otherwise the development
+/// supervisor, which is started when it is first needed.
+pub fn detect(root: &Path, profile: &str) -> Box<dyn ServiceManager> {
+    match Systemd::detect(root, profile) {
+        Some(systemd) => Box::new(systemd),
+        None => Box::new(SupervisorClient::new(root, profile)),
+    }
 }
 
 /// A unit's state at one moment.
@@ -72,7 +99,7 @@ pub enum ServiceError {
         /// The deadline in seconds.
         seconds: u64,
     },
-    /// A file could not be changed.
+    /// A file could not be read or changed.
     #[error("cannot change `{path}`")]
     File {
         /// The path.
@@ -80,5 +107,31 @@ pub enum ServiceError {
         /// The cause.
         #[source]
         source: std::io::Error,
+    },
+    /// Something that sarsen did not make stands where a unit belongs.
+    #[error("`{path}` is not sarsen's: remove it or rename the service")]
+    Foreign {
+        /// The path.
+        path: String,
+    },
+    /// A program of the manager could not be run to its end.
+    #[error("{manager} could not {action}")]
+    Program {
+        /// The manager's name.
+        manager: &'static str,
+        /// What was asked, with the units.
+        action: String,
+        /// The cause.
+        #[source]
+        source: ProcessError,
+    },
+    /// The development supervisor cannot be talked to.
+    #[error("the development supervisor {problem}")]
+    Supervisor {
+        /// What happened, with the path of its log or socket.
+        problem: String,
+        /// The cause, if the system named one.
+        #[source]
+        source: Option<std::io::Error>,
     },
 }
