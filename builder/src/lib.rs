@@ -3,6 +3,7 @@
 //! This crate knows nothing of targets' state; it meets the activator in `sarsen_store::manifest`.
 
 pub mod bundle;
+mod data;
 pub mod diagnostic;
 pub mod environment;
 mod eval;
@@ -16,3 +17,5 @@ pub mod sandbox;
 pub mod snapshot;
 mod template;
 pub mod toolchain;
+
+pub use resolve::{Assessment, Input, assess, evaluate};

@@ -1,0 +1,1 @@
+//! Plain values: what attributes, resources and template contexts are made of.
