@@ -1,1 +1,181 @@
-//! To be written: canon.
+//! Canonical bytes: the only form that is ever hashed or stored as a structure.
+//!
+//! Numbers are u64, little-endian; byte strings carry their length before them; lists carry their count. There is one way to
+//! write a value, and [`Decoder`] offers no way to read it differently: callers refuse what their encoder would not
+//! have written. A hash is BLAKE3 in its key derivation mode, the domain tag (which ends in a version) is the context. FORMAT.md, section "Canonical bytes".
+
+use crate::Digest;
+
+/// Collects canonical bytes.
+///
+/// Shape: there is no method for floats, `usize` or unordered collections, on purpose.
+#[derive(Debug, Clone)]
+pub struct Encoder {
+    domain: &'static str,
+    bytes: Vec<u8>,
+}
+
+impl Encoder {
+    /// Starts a structure; `domain` names it with its version, such as `sarsen 2026 object v1`, and is part of the hash only.
+    pub const fn new(domain: &'static str) -> Self {
+        Self { domain, bytes: Vec::new() }
+    }
+
+    /// Appends one byte, for tags.
+    pub fn tag(&mut self, value: u8) -> &mut Self {
+        self.bytes.push(value);
+        self
+    }
+
+    /// Appends a number.
+    pub fn number(&mut self, value: u64) -> &mut Self {
+        self.bytes.extend_from_slice(&value.to_le_bytes());
+        self
+    }
+
+    /// Appends the count of a list whose items follow.
+    pub fn count(&mut self, items: usize) -> &mut Self {
+        self.number(items as u64)
+    }
+
+    /// Appends bytes whose length is fixed by the format.
+    pub fn fixed(&mut self, value: &[u8]) -> &mut Self {
+        self.bytes.extend_from_slice(value);
+        self
+    }
+
+    /// Appends bytes of any length, the length first.
+    pub fn bytes(&mut self, value: &[u8]) -> &mut Self {
+        self.count(value.len()).fixed(value)
+    }
+
+    /// Appends a text, as [`Self::bytes`] of its UTF-8.
+    pub fn text(&mut self, value: &str) -> &mut Self {
+        self.bytes(value.as_bytes())
+    }
+
+    /// Appends a digest.
+    pub fn digest(&mut self, value: &Digest) -> &mut Self {
+        self.fixed(value.as_bytes())
+    }
+
+    /// The digest of what was appended, under the domain.
+    pub fn finish(&self) -> Digest {
+        Digest::from(blake3::Hasher::new_derive_key(self.domain).update(&self.bytes).finalize())
+    }
+
+    /// The appended bytes, without the domain.
+    pub fn into_bytes(self) -> Vec<u8> {
+        self.bytes
+    }
+}
+
+/// Why bytes are not the canonical form of anything.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum DecodeError {
+    /// The bytes end within a value.
+    #[error("the bytes end within a value")]
+    Truncated,
+    /// The structure has ended, the bytes have not.
+    #[error("{bytes} bytes follow the end")]
+    Trailing {
+        /// How many bytes are left.
+        bytes: u64,
+    },
+    /// The first bytes are not those of the expected structure and version.
+    #[error("the first bytes are not `{expected}`: damaged, or written by another version of sarsen")]
+    Magic {
+        /// What stands at the start.
+        expected: &'static str,
+    },
+    /// A number exceeds its limit.
+    #[error("{what}: {value} exceeds the limit of {limit}")]
+    Limit {
+        /// What is counted.
+        what: &'static str,
+        /// The number found.
+        value: u64,
+        /// The limit.
+        limit: u64,
+    },
+    /// A value breaks a rule of the format.
+    #[error("{reason} at `{place}`")]
+    Invalid {
+        /// The rule.
+        reason: &'static str,
+        /// The path or name concerned, shortened.
+        place: String,
+    },
+}
+
+impl DecodeError {
+    pub(crate) fn invalid(reason: &'static str, place: &str) -> Self {
+        Self::Invalid { reason, place: place.chars().take(200).collect() }
+    }
+}
+
+/// Takes canonical bytes apart, without allocating from a length that the bytes state.
+#[derive(Debug)]
+pub(crate) struct Decoder<'a> {
+    rest: &'a [u8],
+}
+
+impl<'a> Decoder<'a> {
+    pub(crate) const fn new(bytes: &'a [u8]) -> Self {
+        Self { rest: bytes }
+    }
+
+    pub(crate) fn fixed(&mut self, length: usize) -> Result<&'a [u8], DecodeError> {
+        let (value, rest) = self.rest.split_at_checked(length).ok_or(DecodeError::Truncated)?;
+        self.rest = rest;
+        Ok(value)
+    }
+
+    pub(crate) fn array<const N: usize>(&mut self) -> Result<[u8; N], DecodeError> {
+        self.fixed(N)?.try_into().map_err(|_| DecodeError::Truncated)
+    }
+
+    pub(crate) fn tag(&mut self) -> Result<u8, DecodeError> {
+        self.array::<1>().map(|[value]| value)
+    }
+
+    pub(crate) fn number(&mut self) -> Result<u64, DecodeError> {
+        self.array().map(u64::from_le_bytes)
+    }
+
+    /// A count of items of at least `item_bytes` bytes each, so that a lie is refused before anything is reserved.
+    pub(crate) fn count(&mut self, what: &'static str, limit: u64, item_bytes: u64) -> Result<usize, DecodeError> {
+        let value = self.number()?;
+        if value > limit {
+            return Err(DecodeError::Limit { what, value, limit });
+        }
+        if value.saturating_mul(item_bytes) > self.rest.len() as u64 {
+            return Err(DecodeError::Truncated);
+        }
+        usize::try_from(value).map_err(|_| DecodeError::Truncated)
+    }
+
+    pub(crate) fn bytes(&mut self) -> Result<&'a [u8], DecodeError> {
+        let length = usize::try_from(self.number()?).map_err(|_| DecodeError::Truncated)?;
+        self.fixed(length)
+    }
+
+    pub(crate) fn text(&mut self) -> Result<&'a str, DecodeError> {
+        std::str::from_utf8(self.bytes()?).map_err(|_| DecodeError::invalid("a text is not UTF-8", ""))
+    }
+
+    pub(crate) fn digest(&mut self) -> Result<Digest, DecodeError> {
+        self.array().map(Digest::from_bytes)
+    }
+
+    pub(crate) fn magic(&mut self, expected: &'static str) -> Result<(), DecodeError> {
+        match self.fixed(expected.len()) {
+            Ok(found) if found == expected.as_bytes() => Ok(()),
+            Ok(_) | Err(_) => Err(DecodeError::Magic { expected }),
+        }
+    }
+
+    pub(crate) fn finish(self) -> Result<(), DecodeError> {
+        if self.rest.is_empty() { Ok(()) } else { Err(DecodeError::Trailing { bytes: self.rest.len() as u64 }) }
+    }
+}

@@ -36,7 +36,9 @@ impl ObjectId {
     ///
     /// It has the form of an id, so text that holds it keeps its length when the real id replaces it.
     pub fn placeholder(label: &str) -> Self {
-        Self::from_digest(&crate::Digest::from(*blake3::Hasher::new_derive_key("sarsen 2026 placeholder v1").update(label.as_bytes()).finalize().as_bytes()))
+        Self::from_digest(&crate::Digest::from(
+            *blake3::Hasher::new_derive_key("sarsen 2026 placeholder v1").update(label.as_bytes()).finalize().as_bytes(),
+        ))
     }
 
     /// Wraps 20 bytes that are an id already.

@@ -255,7 +255,9 @@ pub enum ManifestError {
     #[error("the bundle's manifest is damaged")]
     Malformed(#[source] serde_json::Error),
     /// A version that this program does not know.
-    #[error("the bundle's manifest has version {found}, this sarsen reads version {MANIFEST_VERSION}: deploy with the sarsen that built it, or build it again with this one")]
+    #[error(
+        "the bundle's manifest has version {found}, this sarsen reads version {MANIFEST_VERSION}: deploy with the sarsen that built it, or build it again with this one"
+    )]
     Version {
         /// The version that the manifest states.
         found: u64,
