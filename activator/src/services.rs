@@ -9,6 +9,9 @@ use crate::process::ProcessError;
 use crate::supervisor::SupervisorClient;
 use crate::systemd::Systemd;
 
+#[cfg(test)]
+pub(crate) mod fake;
+
 /// A manager of services.
 ///
 /// All methods are idempotent, take every unit of one change at once, and end within their deadline.
