@@ -100,7 +100,7 @@ pub enum ServiceError {
         /// What was asked, with the units.
         action: String,
         /// The deadline in seconds.
-        seconds: u64,
+        seconds: u128,
     },
     /// A file could not be read or changed.
     #[error("cannot change `{path}`")]

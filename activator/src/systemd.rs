@@ -1,52 +1,285 @@
-//! Units under systemd. To be completed.
+//! Services under systemd: the system's manager for root, the user's own for everybody else.
+//!
+//! Everything goes through `systemctl`, `systemd-run` and `journalctl`, each call with a deadline; only properties are
+//! parsed, never text for people. A unit is a symbolic link in systemd's directory that leads through
+//! `<profile>/current`, so that the switch of that one link changes all units at once; see `links`.
+//! Source: systemctl(1), systemd-run(1), org.freedesktop.systemd1(5).
+//!
+//! Boot: `sarsen-settle.service` gives up trials that a reboot interrupted, before the managed units start. While it runs,
+//! units are only queued for their start: they wait for it, so waiting for them would wait for ever.
+//! Limit: systemd reads units before it mounts other file systems, so the root of the installation must be on the root
+//! file system for services to start at boot.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use sarsen_store::manifest::Service;
 
+use crate::process::accounts::Account;
+use crate::process::{Completed, Invocation, ProcessError, last_lines};
 use crate::services::{ServiceError, ServiceManager, UnitState};
 
-/// systemd, the system's or the user's own.
+mod links;
+mod properties;
+
+/// How long a question to systemd may take.
+const QUESTION: Duration = Duration::from_secs(10);
+
+/// How long a reload of all definitions may take; on a busy host with thousands of units it takes seconds.
+const DEFINITIONS: Duration = Duration::from_secs(60);
+
+/// How many units one question asks for, so that the answer of some 200 bytes each fits into what is kept of an output.
+const UNITS_ASKED_MAX: usize = 100;
+
+/// How many lines of a unit's journal a failure report shows.
+const LOG_LINES: usize = 20;
+
+/// The unit that gives up interrupted trials at boot; managed units name it in `After=`.
+pub const SETTLE_UNIT: &str = "sarsen-settle.service";
+
+/// Whose services.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Scope {
+    System,
+    User,
+}
+
+/// The programs that are called; tests put others in their place.
+#[derive(Debug, Clone)]
+struct Programs {
+    systemctl: String,
+    systemd_run: String,
+    journalctl: String,
+}
+
+/// One systemd, for one profile.
 #[derive(Debug)]
-pub struct Systemd {}
+pub struct Systemd {
+    scope: Scope,
+    root: PathBuf,
+    profile: String,
+    /// Where unit links are made.
+    directory: PathBuf,
+    account: Account,
+    programs: Programs,
+}
 
 impl Systemd {
-    /// Finds the systemd that this process may command, if one runs.
-    pub fn detect(_root: &Path, _profile: &str) -> Option<Self> {
-        None
+    /// Finds the systemd that this process may command, if one runs: the system's for root, else the user's own.
+    pub fn detect(root: &Path, profile: &str) -> Option<Self> {
+        let account = Account::own();
+        let (scope, directory) = if account.uid == 0 {
+            (Scope::System, PathBuf::from("/etc/systemd/system"))
+        } else {
+            (Scope::User, account.home.join(".config/systemd/user"))
+        };
+        let running = match scope {
+            Scope::System => PathBuf::from("/run/systemd/system"),
+            Scope::User => runtime_directory(&account).join("systemd"),
+        };
+        let programs =
+            Programs { systemctl: "systemctl".to_owned(), systemd_run: "systemd-run".to_owned(), journalctl: "journalctl".to_owned() };
+        let systemd = Self { scope, root: root.to_owned(), profile: profile.to_owned(), directory, account, programs };
+        running.is_dir().then_some(systemd)
     }
+
+    fn invocation(&self, program: &str, arguments: &[&str], deadline: Duration) -> Invocation {
+        let mut invocation = Invocation::new(program, arguments, deadline);
+        if self.scope == Scope::User {
+            let runtime = runtime_directory(&self.account).display().to_string();
+            invocation.arguments.insert(0, "--user".to_owned());
+            invocation.environment.insert("DBUS_SESSION_BUS_ADDRESS".to_owned(), format!("unix:path={runtime}/bus"));
+            invocation.environment.insert("XDG_RUNTIME_DIR".to_owned(), runtime);
+        }
+        invocation
+    }
+
+    /// Runs a program of systemd; another exit code than 0 is an error with its words.
+    fn call(&self, program: &str, arguments: &[&str], deadline: Duration, action: &str) -> Result<String, ServiceError> {
+        let manager = self.name();
+        match self.invocation(program, arguments, deadline).run() {
+            Ok(Completed { status, output }) if status.success() => Ok(output),
+            Ok(Completed { output, .. }) => {
+                let message = last_lines(&output, LOG_LINES);
+                Err(ServiceError::Manager { manager, action: action.to_owned(), message })
+            }
+            Err(ProcessError::Deadline { .. }) => {
+                Err(ServiceError::Deadline { manager, action: action.to_owned(), seconds: deadline.as_millis().div_ceil(1000) })
+            }
+            Err(source) => Err(ServiceError::Program { manager, action: action.to_owned(), source }),
+        }
+    }
+
+    fn systemctl(&self, arguments: &[&str], units: &[String], deadline: Duration, action: &str) -> Result<String, ServiceError> {
+        let mut all = vec!["--no-ask-password"];
+        all.extend(arguments);
+        all.push("--");
+        all.extend(units.iter().map(String::as_str));
+        self.call(&self.programs.systemctl, &all, deadline, action)
+    }
+
+    /// Starts or reloads units and waits, except at boot, where they wait for this very process.
+    fn bring_up(&self, verb: &str, units: &[String], deadline: Duration, action: &str) -> Result<(), ServiceError> {
+        if units.is_empty() {
+            return Ok(());
+        }
+        let settling = self.properties(&[SETTLE_UNIT.to_owned()])?.first().is_some_and(|unit| unit.is_starting());
+        let arguments: &[&str] = if settling { &["--no-block", verb] } else { &[verb] };
+        let result = self.systemctl(arguments, units, deadline, action);
+        match result {
+            Ok(_) => Ok(()),
+            Err(ServiceError::Manager { manager, action, message }) => {
+                Err(ServiceError::Manager { manager, action, message: self.explain(message, units) })
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Adds to systemd's words the states and last words of the units that failed.
+    fn explain(&self, mut message: String, units: &[String]) -> String {
+        for state in self.states(units).unwrap_or_default().iter().filter(|state| state.failed) {
+            message.push_str(&format!("\n{} is {}", state.unit, state.state));
+            for line in self.log_tail(&state.unit).lines() {
+                message.push_str(&format!("\n  {line}"));
+            }
+        }
+        message
+    }
+
+    fn properties(&self, units: &[String]) -> Result<Vec<properties::Properties>, ServiceError> {
+        let mut all = Vec::new();
+        for some in units.chunks(UNITS_ASKED_MAX) {
+            let output = self.systemctl(&["show", properties::QUERY], some, QUESTION, "show the units' states")?;
+            all.extend(properties::parse_properties(&output, some));
+        }
+        Ok(all)
+    }
+
+    fn dead_man_unit(&self) -> String {
+        format!("sarsen-deadman-{}", self.profile)
+    }
+
+    fn activator(&self) -> String {
+        self.root.join("bin/sarsen-activator").display().to_string()
+    }
+}
+
+fn runtime_directory(account: &Account) -> PathBuf {
+    PathBuf::from(format!("/run/user/{}", account.uid))
+}
+
+fn list(verb: &str, units: &[String]) -> String {
+    format!("{verb} {}", units.join(", "))
 }
 
 impl ServiceManager for Systemd {
     fn name(&self) -> &'static str {
-        "systemd"
+        match self.scope {
+            Scope::System => "systemd",
+            Scope::User => "systemd --user",
+        }
     }
-    fn install(&self, _current: &Path, _services: &[Service], _former: &[Service]) -> Result<(), ServiceError> {
+
+    fn install(&self, current: &Path, services: &[Service], former: &[Service]) -> Result<(), ServiceError> {
+        let units: Vec<String> = services.iter().map(|service| service.unit.clone()).collect();
+        let place = links::Place { directory: &self.directory, target: self.boot_target(), current };
+        place.install(&units)?;
+        place.install_settle_unit(&self.root)?;
+        // Always: what lies behind `current` has changed even if no link did.
+        self.systemctl(&["daemon-reload"], &[], DEFINITIONS, "read its definitions again")?;
+        let gone: Vec<String> = former.iter().map(|service| service.unit.clone()).filter(|unit| !units.contains(unit)).collect();
+        if !gone.is_empty() {
+            // Removed units that had failed would be listed as failed for ever. Most are not loaded any more, which is no error.
+            let _ = self.systemctl(&["reset-failed"], &gone, QUESTION, "forget removed units");
+        }
         Ok(())
     }
-    fn start(&self, _units: &[String], _deadline: Duration) -> Result<(), ServiceError> {
-        Ok(())
+
+    fn start(&self, units: &[String], deadline: Duration) -> Result<(), ServiceError> {
+        if !units.is_empty() {
+            // A unit that failed too often before would be refused. One that never ran is not loaded: no error.
+            let _ = self.systemctl(&["reset-failed"], units, QUESTION, "forget earlier failures");
+        }
+        self.bring_up("start", units, deadline, &list("start", units))
     }
-    fn stop(&self, _units: &[String], _deadline: Duration) -> Result<(), ServiceError> {
-        Ok(())
+
+    fn stop(&self, units: &[String], deadline: Duration) -> Result<(), ServiceError> {
+        if units.is_empty() {
+            return Ok(());
+        }
+        // systemd refuses to stop what it does not know.
+        let known = self.properties(units)?.into_iter().filter(|unit| !unit.is_gone());
+        let running: Vec<String> = known.map(|unit| unit.unit).collect();
+        if running.is_empty() {
+            return Ok(());
+        }
+        self.systemctl(&["stop"], &running, deadline, &list("stop", &running)).map(drop)
     }
-    fn reload(&self, _units: &[String], _deadline: Duration) -> Result<(), ServiceError> {
-        Ok(())
+
+    fn reload(&self, units: &[String], deadline: Duration) -> Result<(), ServiceError> {
+        self.bring_up("reload-or-restart", units, deadline, &list("reload", units))
     }
-    fn states(&self, _units: &[String]) -> Result<Vec<UnitState>, ServiceError> {
-        Ok(Vec::new())
+
+    fn states(&self, units: &[String]) -> Result<Vec<UnitState>, ServiceError> {
+        if units.is_empty() {
+            return Ok(Vec::new());
+        }
+        Ok(self.properties(units)?.iter().map(properties::Properties::to_state).collect())
     }
-    fn log_tail(&self, _unit: &str) -> String {
-        String::new()
+
+    fn log_tail(&self, unit: &str) -> String {
+        let lines = LOG_LINES.to_string();
+        let arguments = ["-u", unit, "-n", &lines, "-o", "cat", "--no-pager", "--quiet"];
+        let done = self.invocation(&self.programs.journalctl, &arguments, QUESTION).run();
+        done.map(|done| last_lines(&done.output, LOG_LINES)).unwrap_or_default()
     }
-    fn arm_dead_man(&self, _after: Duration) -> Result<(), ServiceError> {
-        Ok(())
+
+    fn arm_dead_man(&self, after: Duration) -> Result<(), ServiceError> {
+        self.disarm_dead_man()?;
+        let root = self.root.display().to_string();
+        let arguments = [
+            "--quiet",
+            "--collect",
+            &format!("--unit={}", self.dead_man_unit()),
+            &format!("--description=sarsen gives up a deployment to {} that nobody confirmed", self.profile),
+            &format!("--on-active={}ms", after.as_millis()),
+            "--timer-property=AccuracySec=1s",
+            "--",
+            &self.activator(),
+            "settle",
+            "--root",
+            &root,
+            "--profile",
+            &self.profile,
+        ];
+        self.call(&self.programs.systemd_run, &arguments, QUESTION, "arm the timer that gives up the trial").map(drop)
     }
+
     fn disarm_dead_man(&self) -> Result<(), ServiceError> {
-        Ok(())
+        self.stop(&[format!("{}.timer", self.dead_man_unit())], QUESTION)
     }
+
     fn notes(&self) -> Vec<String> {
-        Vec::new()
+        let lingers = Path::new("/var/lib/systemd/linger").join(&self.account.name).exists();
+        match self.scope {
+            Scope::User if !lingers => vec![format!(
+                "services stop when the last session of `{0}` ends and do not start at boot: run `loginctl enable-linger {0}` as root",
+                self.account.name
+            )],
+            Scope::User | Scope::System => Vec::new(),
+        }
     }
 }
+
+impl Systemd {
+    /// The target that wants managed units at boot.
+    fn boot_target(&self) -> &'static str {
+        match self.scope {
+            Scope::System => "multi-user.target",
+            Scope::User => "default.target",
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,156 @@
+//! The files that sarsen makes in systemd's directory.
+//!
+//! * `<unit>` -> `<profile>/current/unit.d/<unit>`: the definition;
+//! * `<boot target>.wants/<unit>` -> the same: starts it at boot, as `systemctl enable` does for a unit elsewhere;
+//! * `sarsen-settle.service` with its link in the same place: a file of our own.
+//!
+//! A link is ours if it leads into our profile's `current`; nothing else is ever overwritten or removed.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use sarsen_store::fsutil::{self, FsError};
+use sarsen_store::manifest::UNIT_DIRECTORY;
+
+use super::SETTLE_UNIT;
+use crate::services::ServiceError;
+
+/// The longest unit file that is compared, in bytes; ours has a few hundred.
+const UNIT_BYTES_MAX: u64 = 64 << 10;
+
+/// The first line of a file that sarsen made.
+const MARK: &str = "# Made by sarsen; changes are overwritten.\n";
+
+/// Where links are made.
+#[derive(Debug)]
+pub(super) struct Place<'a> {
+    /// systemd's directory of units.
+    pub(super) directory: &'a Path,
+    /// The target that wants units at boot.
+    pub(super) target: &'a str,
+    /// The profile's `current` link.
+    pub(super) current: &'a Path,
+}
+
+/// What stands at a path.
+enum Found {
+    Nothing,
+    Ours,
+    Foreign,
+}
+
+impl Place<'_> {
+    /// Makes the links of `units` and removes our links of all other units.
+    ///
+    /// Errors: [`ServiceError::Foreign`] before anything is changed.
+    pub(super) fn install(&self, units: &[String]) -> Result<(), ServiceError> {
+        for path in units.iter().flat_map(|unit| self.paths(unit)) {
+            if let Found::Foreign = self.look(&path)? {
+                return Err(ServiceError::Foreign { path: path.display().to_string() });
+            }
+        }
+        fsutil::create_dir_all(&self.wants(), 0o755).map_err(file_error)?;
+        for unit in units {
+            for path in self.paths(unit) {
+                if let Found::Nothing = self.look(&path)? {
+                    fsutil::replace_symlink(&path, &self.definition(unit)).map_err(file_error)?;
+                }
+            }
+        }
+        self.remove_others(units)
+    }
+
+    /// Installs the unit that gives up interrupted trials at boot.
+    pub(super) fn install_settle_unit(&self, root: &Path) -> Result<(), ServiceError> {
+        let path = self.directory.join(SETTLE_UNIT);
+        let text = render_settle_unit(root, self.target);
+        let present = fsutil::read_file_if_exists(&path, UNIT_BYTES_MAX).map_err(file_error)?;
+        if present.as_ref().is_some_and(|present| !is_settle_unit_of(present, root)) {
+            return Err(ServiceError::Foreign { path: path.display().to_string() });
+        }
+        if present.as_deref() != Some(text.as_bytes()) {
+            fsutil::replace_file(&path, text.as_bytes(), 0o644).map_err(file_error)?;
+        }
+        let wanted = self.wants().join(SETTLE_UNIT);
+        if fs::read_link(&wanted).ok().as_deref() != Some(path.as_path()) {
+            fsutil::replace_symlink(&wanted, &path).map_err(file_error)?;
+        }
+        Ok(())
+    }
+
+    fn wants(&self) -> PathBuf {
+        self.directory.join(format!("{}.wants", self.target))
+    }
+
+    fn paths(&self, unit: &str) -> [PathBuf; 2] {
+        [self.directory.join(unit), self.wants().join(unit)]
+    }
+
+    fn definition(&self, unit: &str) -> PathBuf {
+        self.current.join(UNIT_DIRECTORY).join(unit)
+    }
+
+    fn look(&self, path: &Path) -> Result<Found, ServiceError> {
+        match fs::read_link(path) {
+            Ok(target) if path.file_name().is_some_and(|unit| target == self.current.join(UNIT_DIRECTORY).join(unit)) => Ok(Found::Ours),
+            Ok(_) => Ok(Found::Foreign),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(Found::Nothing),
+            // Not a link.
+            Err(error) if error.kind() == std::io::ErrorKind::InvalidInput => Ok(Found::Foreign),
+            Err(source) => Err(ServiceError::File { path: path.display().to_string(), source }),
+        }
+    }
+
+    /// Removes our links whose unit is not in `units`, those of an interrupted installation too.
+    fn remove_others(&self, units: &[String]) -> Result<(), ServiceError> {
+        for directory in [self.wants(), self.directory.to_owned()] {
+            let unreadable = |source| ServiceError::File { path: directory.display().to_string(), source };
+            for entry in fs::read_dir(&directory).map_err(unreadable)? {
+                let path = entry.map_err(unreadable)?.path();
+                let kept = path.file_name().and_then(|name| name.to_str()).is_some_and(|name| units.iter().any(|unit| unit == name));
+                if !kept && matches!(self.look(&path)?, Found::Ours) {
+                    fsutil::remove_file(&path).map_err(file_error)?;
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+fn file_error(error: FsError) -> ServiceError {
+    ServiceError::File { path: error.path.display().to_string(), source: error.source }
+}
+
+fn settle_command(root: &Path) -> String {
+    let root = root.display().to_string().replace('%', "%%");
+    format!("ExecStart=\"{root}/bin/sarsen-activator\" settle --root \"{root}\"\n")
+}
+
+fn is_settle_unit_of(text: &[u8], root: &Path) -> bool {
+    let text = String::from_utf8_lossy(text);
+    text.starts_with(MARK) && text.contains(&settle_command(root))
+}
+
+/// The unit that gives up interrupted trials: after local file systems, before everything that people call services.
+fn render_settle_unit(root: &Path, boot_target: &str) -> String {
+    format!(
+        "{MARK}[Unit]\n\
+         Description=Give up sarsen deployments that a restart interrupted\n\
+         DefaultDependencies=no\n\
+         RequiresMountsFor=\"{mounts}\"\n\
+         After=local-fs.target\n\
+         Before={boot_target} shutdown.target\n\
+         Conflicts=shutdown.target\n\
+         \n\
+         [Service]\n\
+         Type=oneshot\n\
+         RemainAfterExit=yes\n\
+         {command}\
+         TimeoutStartSec=300\n\
+         \n\
+         [Install]\n\
+         WantedBy={boot_target}\n",
+        mounts = root.display(),
+        command = settle_command(root),
+    )
+}
