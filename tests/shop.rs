@@ -1,0 +1,120 @@
+//! The shop on three real Debian hosts: deploy, change, fail, roll back, reboot. One test, because it is one story and the
+//! hosts are dear.
+
+use std::collections::BTreeSet;
+
+use crate::lab::Lab;
+use crate::world::{World, eventually};
+
+const HOSTS: [(&str, u8); 3] = [("lb", 10), ("app1", 11), ("app2", 12)];
+const SHOP: &str = "10.77.0.10:80";
+
+/// The shop's hosts, with what the questions of the story are about.
+struct Shop {
+    lab: Lab,
+    operator: World,
+}
+
+impl Shop {
+    fn open() -> Self {
+        let world = World::of("shop").with_network();
+        // The hosts' network leads nowhere else, so what comes from outside is fetched before.
+        world.sarsen(&["build", "lab"]).expect(0);
+        let lab = Lab::start("shop", &HOSTS);
+        let operator = lab.operator(world);
+        Self { lab, operator }
+    }
+
+    /// What the shop says through HAProxy, asked often enough to meet each host: pairs of version and host.
+    fn answers(&self) -> BTreeSet<(String, String)> {
+        let mut answers = BTreeSet::new();
+        for _ in 0..8 {
+            let (status, body) = self.lab.http_get(SHOP, "/").expect("the shop answers");
+            assert_eq!(status, 200, "{body}");
+            let page: serde_json::Value = serde_json::from_str(&body).expect("the shop answers in JSON");
+            let text = |key: &str| page[key].as_str().expect("a text").to_owned();
+            answers.insert((text("version"), text("host")));
+        }
+        answers
+    }
+
+    /// Insists that both hosts serve this version and no other.
+    #[track_caller]
+    fn serves(&self, version: &str) {
+        let expected = BTreeSet::from(["app1", "app2"].map(|host| (version.to_owned(), host.to_owned())));
+        // HAProxy notices within its own interval that a server is back.
+        eventually(&format!("both hosts serve version {version}"), || self.answers() == expected);
+    }
+
+    /// The invocation of each host's service: another one after each start.
+    fn invocations(&self) -> [String; 3] {
+        [("lb", "shop-lb"), ("app1", "shop"), ("app2", "shop")].map(|(host, unit)| {
+            let id = self.lab.on(host, &format!("systemctl show -P InvocationID {unit}.service"));
+            assert_eq!(id.len(), 32, "{unit} on {host} runs");
+            id
+        })
+    }
+
+    fn generations(&self) -> [String; 3] {
+        HOSTS.map(|(host, _)| self.lab.on(host, "readlink /var/lib/sarsen/profiles/shop/current"))
+    }
+
+    fn override_app(&self, text: &str) {
+        let path = "environments/lab/environment.toml";
+        let old = std::fs::read_to_string(self.operator.project().join(path)).expect("the environment");
+        let base = old.split("\n[components.").next().expect("the part before").to_owned();
+        self.operator.write(path, &format!("{base}\n{text}"));
+    }
+}
+
+#[test]
+fn the_shop_is_deployed_changed_broken_rolled_back_and_rebooted() {
+    let shop = Shop::open();
+    let deploy = || shop.operator.sarsen(&["deploy", "lab", "--yes"]);
+
+    deploy().expect(0);
+    shop.serves("1");
+    assert_eq!(shop.generations(), ["gen/1", "gen/1", "gen/1"]);
+
+    let first = shop.invocations();
+    deploy().expect(0).says("nothing to do");
+    assert_eq!(shop.invocations(), first, "a deployment of what runs restarts nothing");
+    assert_eq!(shop.generations(), ["gen/1", "gen/1", "gen/1"], "and makes no generation");
+
+    shop.override_app("[components.app]\nversion = \"2\"\n");
+    deploy().expect(0);
+    shop.serves("2");
+    let second = shop.invocations();
+    assert_eq!(second[0], first[0], "HAProxy goes on");
+    assert_ne!(second[1], first[1], "app1 was restarted");
+    assert_ne!(second[2], first[2], "app2 was restarted");
+
+    shop.override_app("[components.app]\nversion = \"2\"\n\n[components.lb]\nconnections = 500\n");
+    deploy().expect(0);
+    assert_eq!(shop.invocations(), second, "another configuration of HAProxy is a reload, and nobody else's business");
+    shop.serves("2");
+
+    let before = shop.generations();
+    shop.override_app("[components.app]\nversion = \"3\"\nhealthy = false\n\n[components.lb]\nconnections = 500\n");
+    deploy().expect(4).says("app1").says("500");
+    shop.serves("2");
+    assert_eq!(shop.generations(), before, "every host is back at its recorded generation");
+
+    shop.operator.sarsen(&["rollback", "lab", "--yes"]).expect(0);
+    shop.serves("1");
+    shop.operator.sarsen(&["status", "lab"]).expect(0).says("shop-lb.service");
+
+    shop.lab.reboot("app1");
+    eventually("the service is there after the reboot", || {
+        shop.lab.http_get("10.77.0.11:8000", "/health").is_some_and(|(status, _)| status == 200)
+    });
+    shop.serves("1");
+    deploy_again_after_reboot(&shop);
+}
+
+/// The host that was rebooted takes part in the next deployment as if nothing had been.
+fn deploy_again_after_reboot(shop: &Shop) {
+    shop.override_app("[components.app]\nversion = \"4\"\n");
+    shop.operator.sarsen(&["deploy", "lab", "--yes"]).expect(0);
+    shop.serves("4");
+}
