@@ -1,0 +1,37 @@
+//! What a transfer may cost, each number with its reason.
+//!
+//! A peer is believed in nothing: whatever it declares is checked against these before memory or disk is spent on it.
+
+/// The version of the protocol that this program speaks; the sender names it first and the receiver refuses any other.
+pub(crate) const TRANSFER_VERSION: u64 = 1;
+
+/// The most objects in one closure. A host has hundreds; a million names are about 40 MB of memory.
+pub(crate) const OBJECTS_MAX: u64 = 1_000_000;
+
+/// The most roots of one transfer: every generation of every profile that a host may keep.
+pub(crate) const ROOTS_MAX: u64 = 4096;
+
+/// How many objects of the closure go into one message: at most 208 bytes each, so it stays below the limit of a frame.
+pub(crate) const CLOSURE_PART: usize = 32_768;
+
+/// The raw bytes of one compressed piece: enough for a good ratio over small files, little enough to hold several in memory.
+pub(crate) const PIECE_BYTES_MAX: usize = 4 << 20;
+
+/// The bytes of all manifests of one transfer, and so of a single one. They are held in memory until the end; at 100 bytes an entry this is 2.6 million files.
+pub(crate) const MANIFEST_BYTES_MAX: u64 = 256 << 20;
+
+/// How many pieces of contents the sender may have under way unacknowledged: 64 MiB raw keep a link of 100 MB/s and 200 ms busy
+/// several times over once compressed, and a receiver that gives up is heard within that distance.
+pub(crate) const PIECES_UNDER_WAY: usize = 16;
+
+/// The longest reason that is sent or believed, in bytes: a chain of errors with paths, as a person would read it.
+pub(crate) const MESSAGE_TEXT_BYTES_MAX: usize = 4096;
+
+/// What one new file costs on disk beside its content, in bytes: the rest of its last block, its inode and its names.
+pub(crate) const FILE_OVERHEAD_BYTES: u64 = 4096 + 512;
+
+/// How much a peer may still send after this side has given up, in bytes: the manifests that may be under way, and a window of contents.
+pub(crate) const DRAIN_BYTES_MAX: u64 = MANIFEST_BYTES_MAX + (2 * PIECES_UNDER_WAY * PIECE_BYTES_MAX) as u64;
+
+/// The level of zstd. Measured: at 3 one core feeds 100 MB/s and more of the wire, which few links to a target exceed.
+pub(crate) const ZSTD_LEVEL: i32 = 3;

@@ -1,0 +1,211 @@
+//! The receiving side of a transfer.
+//!
+//! It believes nothing: each list is bounded, each manifest must give its own id, each content its digest, and an object is staged only
+//! when all that it refers to is here. Everything goes into one transaction, so a transfer that fails leaves no name behind.
+
+use std::collections::BTreeSet;
+use std::io::{Read, Write};
+
+use super::channel::{Channel, PieceReader, Stream};
+use super::limits::{FILE_OVERHEAD_BYTES, MANIFEST_BYTES_MAX, OBJECTS_MAX};
+use super::message::{Message, Totals, encode_bits};
+use super::{Content, TransferError, TransferStats, contents_of};
+use crate::ObjectRef;
+use crate::error::StoreError;
+use crate::fsutil::IoResultExt;
+use crate::object::ObjectManifest;
+use crate::objects::ObjectStore;
+use crate::transaction::{Durable, Transaction};
+use crate::wire::{FrameReader, FrameWriter};
+
+/// Receives what this store lacks of a closure; the peer runs [`super::send_closure`].
+///
+/// Returns the roots that the peer offered, in its order, each with the proof that it and its closure are durable: as long as the
+/// proof lives, the collector leaves them alone. After an error that is not [`TransferError::Wire`] or [`TransferError::Ended`] the stream
+/// is between two messages and can be used on.
+/// Errors: [`TransferError`]; no object has got a name then.
+pub fn receive_closure(
+    store: &ObjectStore,
+    reader: &mut FrameReader<impl Read>,
+    writer: &mut FrameWriter<impl Write>,
+) -> Result<(Vec<Durable>, TransferStats), TransferError> {
+    let mut channel = Channel::new(reader, writer);
+    match receive(store, &mut channel) {
+        Ok((roots, stats)) => Ok((roots, TransferStats { bytes_wire: channel.bytes(), ..stats })),
+        Err(error) => Err(channel.give_up(error)),
+    }
+}
+
+fn receive<R: Read, W: Write>(
+    store: &ObjectStore,
+    channel: &mut Channel<'_, R, W>,
+) -> Result<(Vec<Durable>, TransferStats), TransferError> {
+    let (roots, objects_total) = match channel.receive()? {
+        Message::Offer { roots, objects } => (roots, objects),
+        other => return Err(TransferError::unexpected(&other, "an offer")),
+    };
+    if objects_total > OBJECTS_MAX {
+        return Err(TransferError::Limit { what: "objects of a closure", actual: objects_total, limit: OBJECTS_MAX });
+    }
+    let mut stats = TransferStats { objects_total, ..TransferStats::default() };
+    if let Some(durable) = present(store, &roots)? {
+        channel.send_now(Message::Done(Totals::default()))?;
+        return Ok((durable, stats));
+    }
+    let closure = receive_closure_list(&roots, objects_total, channel)?;
+    let mut transaction = store.begin()?;
+    let lacked = lacked_objects(store, &closure)?;
+    channel.send_now(Message::LackedObjects(encode_bits(&lacked)))?;
+    let lacked = closure.iter().zip(&lacked).filter_map(|(object, lacks)| lacks.then_some(object));
+    let manifests = receive_manifests(lacked, channel)?;
+    let contents = receive_contents(store, &manifests, &mut transaction, channel)?;
+    for manifest in &manifests {
+        transaction.put_received(manifest)?;
+    }
+    let _published = transaction.barrier()?;
+    let durable = present(store, &roots)?.ok_or(TransferError::Malformed { what: "the closure does not hold all that its roots need" })?;
+    stats.objects_sent = manifests.len() as u64;
+    stats.blobs_sent = contents.contents;
+    stats.bytes_raw = contents.bytes;
+    channel.send_now(Message::Done(Totals { objects: stats.objects_sent, ..contents }))?;
+    Ok((durable, stats))
+}
+
+/// The proofs for the roots, if they and all that they need are here.
+fn present(store: &ObjectStore, roots: &[ObjectRef]) -> Result<Option<Vec<Durable>>, TransferError> {
+    // The proofs come first: from then on nothing of the closure can go away while it is looked at.
+    let proofs = roots.iter().map(|root| Durable::of(store, root)).collect::<Result<Vec<_>, _>>();
+    match proofs.and_then(|proofs| store.closure(roots).map(|_complete| proofs)) {
+        Ok(proofs) => Ok(Some(proofs)),
+        Err(StoreError::Missing { .. }) => Ok(None),
+        Err(other) => Err(other.into()),
+    }
+}
+
+/// Reads the list of the closure, which must hold each object once and all roots.
+fn receive_closure_list<R: Read, W: Write>(
+    roots: &[ObjectRef],
+    count: u64,
+    channel: &mut Channel<'_, R, W>,
+) -> Result<Vec<ObjectRef>, TransferError> {
+    channel.send_now(Message::ListClosure)?;
+    let mut closure = Vec::new();
+    while (closure.len() as u64) < count {
+        match channel.receive()? {
+            Message::Closure(part) if part.is_empty() => return Err(TransferError::Malformed { what: "a part of the closure is empty" }),
+            Message::Closure(part) => closure.extend(part),
+            other => return Err(TransferError::unexpected(&other, "a part of the closure")),
+        }
+    }
+    let distinct: BTreeSet<&ObjectRef> = closure.iter().collect();
+    if closure.len() as u64 != count || distinct.len() != closure.len() || !roots.iter().all(|root| distinct.contains(root)) {
+        return Err(TransferError::Malformed { what: "the closure is longer than announced, names an object twice, or lacks a root" });
+    }
+    Ok(closure)
+}
+
+fn lacked_objects(store: &ObjectStore, closure: &[ObjectRef]) -> Result<Vec<bool>, StoreError> {
+    closure.iter().map(|object| store.find(&object.id).map(|found| found.as_ref() != Some(object))).collect()
+}
+
+/// Reads the manifests of the lacked objects. Each must be canonical, of the object asked for, and give that object's id.
+fn receive_manifests<'a, R: Read, W: Write>(
+    lacked: impl Iterator<Item = &'a ObjectRef>,
+    channel: &mut Channel<'_, R, W>,
+) -> Result<Vec<ObjectManifest>, TransferError> {
+    let mut stream = PieceReader::new(Stream::Manifests);
+    let mut manifests = Vec::new();
+    let mut total = 0u64;
+    for object in lacked {
+        let length = take(&mut stream, channel, 8)?;
+        let length = u64::from_le_bytes(length.try_into().expect("eight bytes were taken"));
+        total = total.saturating_add(length);
+        if total > MANIFEST_BYTES_MAX {
+            return Err(TransferError::Limit { what: "bytes of manifests", actual: total, limit: MANIFEST_BYTES_MAX });
+        }
+        let bytes = take(&mut stream, channel, length)?;
+        let manifest = ObjectManifest::decode(&bytes).map_err(|source| TransferError::Manifest { object: object.clone(), source })?;
+        if manifest.object != *object {
+            let problem = format!("the manifest that came is of `{}`", manifest.object);
+            return Err(TransferError::Refused { object: object.clone(), problem });
+        }
+        manifests.push(manifest);
+    }
+    stream.finish()?;
+    Ok(manifests)
+}
+
+/// Takes exactly `length` bytes of a stream; the memory grows with what arrives.
+fn take<R: Read, W: Write>(stream: &mut PieceReader, channel: &mut Channel<'_, R, W>, length: u64) -> Result<Vec<u8>, TransferError> {
+    let mut taken = Vec::new();
+    while (taken.len() as u64) < length {
+        let left = length - taken.len() as u64;
+        taken.extend_from_slice(stream.next(channel, left)?);
+    }
+    Ok(taken)
+}
+
+/// Asks for the contents that are not at hand and receives them into the transaction.
+fn receive_contents<R: Read, W: Write>(
+    store: &ObjectStore,
+    manifests: &[ObjectManifest],
+    transaction: &mut Transaction,
+    channel: &mut Channel<'_, R, W>,
+) -> Result<Totals, TransferError> {
+    let contents = contents_of(manifests)?;
+    let mut lacked = Vec::with_capacity(contents.len());
+    for content in &contents {
+        lacked.push(!transaction.has_content(&content.digest)?);
+    }
+    let missing: Vec<&Content> = contents.iter().zip(&lacked).filter_map(|(content, lacks)| lacks.then_some(content)).collect();
+    let bytes = missing.iter().fold(0u64, |sum, content| sum.saturating_add(content.size));
+    let entries: u64 = manifests.iter().map(|manifest| manifest.tree.entries().len() as u64).sum();
+    let overhead = (missing.len() as u64).saturating_mul(FILE_OVERHEAD_BYTES).saturating_add(entries.saturating_mul(64));
+    check_space(bytes.saturating_add(overhead), free_bytes(store)?, store)?;
+    channel.send_now(Message::LackedContents(encode_bits(&lacked)))?;
+    let mut stream = PieceReader::new(Stream::Contents);
+    for content in &missing {
+        receive_content(content, &manifests[content.place.0], transaction, &mut stream, channel)?;
+    }
+    stream.finish()?;
+    match channel.receive()? {
+        Message::End => Ok(Totals { objects: 0, contents: missing.len() as u64, bytes }),
+        other => Err(TransferError::unexpected(&other, "the end of the contents")),
+    }
+}
+
+/// Writes one content while hashing it; it counts only once it has its digest.
+fn receive_content<R: Read, W: Write>(
+    content: &Content,
+    manifest: &ObjectManifest,
+    transaction: &mut Transaction,
+    stream: &mut PieceReader,
+    channel: &mut Channel<'_, R, W>,
+) -> Result<(), TransferError> {
+    let path = &manifest.tree.entries()[content.place.1].path;
+    let mut writer = transaction.receive_content()?;
+    let mut left = content.size;
+    while left > 0 {
+        let bytes = stream.next(channel, left)?;
+        left -= bytes.len() as u64;
+        writer.write_all(bytes).at("store the content of", path.as_path()).map_err(StoreError::from)?;
+    }
+    match transaction.accept_content(writer, &content.digest) {
+        Err(StoreError::WrongContent { expected, found, .. }) => {
+            let problem = format!("`{path}` arrived with digest {found}, expected {expected}");
+            Err(TransferError::Refused { object: manifest.object.clone(), problem })
+        }
+        accepted => Ok(accepted?),
+    }
+}
+
+/// What an ordinary user may still write on the store's file system, in bytes.
+fn free_bytes(store: &ObjectStore) -> Result<u64, StoreError> {
+    let status = rustix::fs::statvfs(store.root()).at("inspect the file system of", store.root())?;
+    Ok(status.f_bavail.saturating_mul(status.f_frsize))
+}
+
+/// Refuses before anything has travelled what would end in a full disk.
+fn check_space(needed: u64, free: u64, store: &ObjectStore) -> Result<(), TransferError> {
+    if needed > free { Err(TransferError::NoSpace { needed, free, root: store.root().display().to_string() }) } else { Ok(()) }
+}
