@@ -96,6 +96,7 @@ impl Lab {
     }
 }
 
+#[expect(clippy::print_stderr, reason = "what the hosts said belongs to the report of a failed test")]
 impl Drop for Lab {
     fn drop(&mut self) {
         if thread::panicking() {

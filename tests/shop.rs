@@ -25,7 +25,7 @@ impl Shop {
         Self { lab, operator }
     }
 
-    /// What the shop says through HAProxy, asked often enough to meet each host: pairs of version and host.
+    /// What the shop says through its balancer, asked often enough to meet each host: pairs of version and host.
     fn answers(&self) -> BTreeSet<(String, String)> {
         let mut answers = BTreeSet::new();
         for _ in 0..8 {

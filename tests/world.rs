@@ -20,7 +20,7 @@ use serde_json::Value;
 pub(crate) const NOBODY: u32 = 65534;
 
 /// How long any one command may take. The longest is a first deployment to three hosts, some 20 s.
-const COMMAND_DEADLINE: Duration = Duration::from_secs(300);
+const COMMAND_DEADLINE: Duration = Duration::from_mins(5);
 
 /// How long something that was started may take to become true.
 const PATIENCE: Duration = Duration::from_secs(30);
