@@ -15,6 +15,7 @@ use std::path::{Path, PathBuf};
 use rustix::fs::{AtFlags, CWD, Gid, Mode, OFlags, RenameFlags, Uid};
 
 pub use directory::{Directory, NodeKind};
+pub(crate) use directory::{freeze_file, node_of};
 pub use lock::{FileLock, LockError, lock_exclusive, lock_exclusive_within, lock_shared_within};
 
 /// What could not be done to a file.
@@ -243,6 +244,13 @@ pub fn sync_file_system(path: &Path) -> Result<(), FsError> {
     rustix::fs::syncfs(&directory).at("sync the file system of", path)
 }
 
+/// The magic number of the file system that holds `path`, as statfs(2) has it.
+pub(crate) fn file_system_magic(path: &Path) -> Result<u32, FsError> {
+    let magic = rustix::fs::statfs(path).at("inspect the file system of", path)?.f_type;
+    // The type is as wide as the machine, the numbers have 32 bits.
+    Ok(u32::try_from(magic & 0xffff_ffff).unwrap_or(0))
+}
+
 /// The directory that holds `path`.
 fn parent_of(path: &Path) -> &Path {
     match path.parent() {
@@ -262,6 +270,12 @@ fn open_new(path: &Path, extra: OFlags, mode: u32) -> Result<File, FsError> {
     let file = File::from(rustix::fs::open(path, flags, Mode::from_raw_mode(mode)).at("create", path)?);
     rustix::fs::fchmod(&file, Mode::from_raw_mode(mode)).at("set the mode of", path)?;
     Ok(file)
+}
+
+/// Creates a file that must not exist yet, for reading and writing, with mode 0600. Not durable by itself.
+pub(crate) fn create_own_file(path: &Path) -> Result<File, FsError> {
+    let flags = OFlags::RDWR | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    rustix::fs::open(path, flags, Mode::from_raw_mode(0o600)).map(File::from).at("create", path)
 }
 
 fn create_file(path: &Path, bytes: &[u8], mode: u32) -> Result<(), FsError> {

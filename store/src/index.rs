@@ -1,1 +1,190 @@
-//! To be written: index.
+//! The index: which objects there are, what they refer to, and what recipes gave. A cache of the disk.
+//!
+//! SQLite in WAL mode, so several processes use it at once. Rows are written only after the objects are on disk under
+//! their names; so a row proves durability, and a missing row proves nothing. Losing the file costs one rebuild, and the results of recipes.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use rusqlite::{Connection, ErrorCode, OptionalExtension, TransactionBehavior, params};
+
+use crate::error::StoreError;
+use crate::object::ObjectManifest;
+use crate::{Digest, ObjectId, ObjectName, ObjectRef};
+
+/// The version of the tables, in `user_version`.
+const SCHEMA_VERSION: i64 = 1;
+
+/// How long to wait for another process's write. Writes take milliseconds; this covers a stalled disk.
+const BUSY_PATIENCE: Duration = Duration::from_secs(30);
+
+const SCHEMA: &str = "
+    CREATE TABLE object(id BLOB PRIMARY KEY, name TEXT NOT NULL) STRICT, WITHOUT ROWID;
+    CREATE TABLE reference(source BLOB NOT NULL, target BLOB NOT NULL, name TEXT NOT NULL, PRIMARY KEY(source, target)) STRICT, WITHOUT ROWID;
+    CREATE INDEX reference_target ON reference(target);
+    CREATE TABLE result(recipe BLOB NOT NULL, output TEXT NOT NULL, object BLOB NOT NULL, name TEXT NOT NULL, PRIMARY KEY(recipe, output)) STRICT, WITHOUT ROWID;
+";
+
+/// The open index.
+#[derive(Debug)]
+pub(crate) struct Index {
+    path: PathBuf,
+    connection: Mutex<Connection>,
+}
+
+impl Index {
+    /// Opens or creates the database and brings its tables up to date.
+    pub(crate) fn open(path: &Path) -> Result<Self, StoreError> {
+        let failed = |source| StoreError::Index { path: path.to_owned(), source };
+        let mut connection = Connection::open(path).map_err(failed)?;
+        connection.busy_timeout(BUSY_PATIENCE).map_err(failed)?;
+        let found = prepare(&mut connection).map_err(failed)?;
+        if found > SCHEMA_VERSION {
+            let (found, known) = (found.unsigned_abs(), SCHEMA_VERSION.unsigned_abs());
+            return Err(StoreError::NewerFormat { root: path.to_owned(), found, known });
+        }
+        Ok(Self { path: path.to_owned(), connection: Mutex::new(connection) })
+    }
+
+    /// All objects.
+    pub(crate) fn objects(&self) -> Result<BTreeSet<ObjectRef>, StoreError> {
+        self.with(|connection| {
+            let mut statement = connection.prepare_cached("SELECT id, name FROM object")?;
+            let rows = statement.query_map([], |row| object_from(row.get(0)?, row.get::<_, String>(1)?))?;
+            rows.collect()
+        })
+    }
+
+    /// The name of an object.
+    pub(crate) fn name_of(&self, id: &ObjectId) -> Result<Option<ObjectName>, StoreError> {
+        self.with(|connection| {
+            let mut statement = connection.prepare_cached("SELECT name FROM object WHERE id = ?1")?;
+            let name = statement.query_row([id.as_bytes()], |row| row.get::<_, String>(0)).optional()?;
+            name.map(|name| object_from(*id.as_bytes(), name).map(|object| object.name)).transpose()
+        })
+    }
+
+    /// What an object refers to, sorted.
+    pub(crate) fn references(&self, id: &ObjectId) -> Result<BTreeSet<ObjectRef>, StoreError> {
+        self.with(|connection| {
+            let mut statement = connection.prepare_cached("SELECT target, name FROM reference WHERE source = ?1")?;
+            let rows = statement.query_map([id.as_bytes()], |row| object_from(row.get(0)?, row.get::<_, String>(1)?))?;
+            rows.collect()
+        })
+    }
+
+    /// Adds objects; known ones are fine. Durable afterwards.
+    pub(crate) fn insert<'a>(&self, manifests: impl IntoIterator<Item = &'a ObjectManifest>) -> Result<(), StoreError> {
+        self.with(|connection| {
+            let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+            insert_all(&transaction, manifests)?;
+            transaction.commit()
+        })
+    }
+
+    /// Forgets objects. Results that need them stay and count again when the objects return.
+    pub(crate) fn remove(&self, ids: impl IntoIterator<Item = ObjectId>) -> Result<(), StoreError> {
+        self.with(|connection| {
+            let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+            for id in ids {
+                transaction.prepare_cached("DELETE FROM reference WHERE source = ?1")?.execute([id.as_bytes()])?;
+                transaction.prepare_cached("DELETE FROM object WHERE id = ?1")?.execute([id.as_bytes()])?;
+            }
+            transaction.commit()
+        })
+    }
+
+    /// Replaces all objects in one step.
+    pub(crate) fn replace_all(&self, manifests: &[ObjectManifest]) -> Result<(), StoreError> {
+        self.with(|connection| {
+            let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+            transaction.execute_batch("DELETE FROM reference; DELETE FROM object;")?;
+            insert_all(&transaction, manifests)?;
+            transaction.commit()
+        })
+    }
+
+    /// What a recipe gave, whether or not the objects are still there.
+    pub(crate) fn result(&self, key: &Digest) -> Result<BTreeMap<String, ObjectRef>, StoreError> {
+        self.with(|connection| {
+            let mut statement = connection.prepare_cached("SELECT output, object, name FROM result WHERE recipe = ?1")?;
+            let rows =
+                statement.query_map([key.as_bytes()], |row| Ok((row.get(0)?, object_from(row.get(1)?, row.get::<_, String>(2)?)?)))?;
+            rows.collect()
+        })
+    }
+
+    /// Remembers what a recipe gave; an older answer is replaced whole.
+    pub(crate) fn record_result(&self, key: &Digest, outputs: &BTreeMap<String, ObjectRef>) -> Result<(), StoreError> {
+        self.with(|connection| {
+            let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+            transaction.prepare_cached("DELETE FROM result WHERE recipe = ?1")?.execute([key.as_bytes()])?;
+            for (output, ObjectRef { id, name }) in outputs {
+                let mut insert = transaction.prepare_cached("INSERT INTO result VALUES (?1, ?2, ?3, ?4)")?;
+                insert.execute(params![key.as_bytes(), output, id.as_bytes(), name.as_str()])?;
+            }
+            transaction.commit()
+        })
+    }
+
+    fn with<T>(&self, work: impl FnOnce(&mut Connection) -> rusqlite::Result<T>) -> Result<T, StoreError> {
+        // A thread that panicked while holding the lock has rolled its transaction back on the way.
+        let mut connection: MutexGuard<'_, Connection> = self.connection.lock().unwrap_or_else(PoisonError::into_inner);
+        work(&mut connection).map_err(|source| StoreError::Index { path: self.path.clone(), source })
+    }
+}
+
+/// Whether an error says that the database file itself is unusable.
+pub(crate) fn is_corruption(error: &StoreError) -> bool {
+    match error {
+        StoreError::Index { source, .. } => {
+            matches!(source.sqlite_error_code(), Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase))
+                || matches!(source, rusqlite::Error::FromSqlConversionFailure(..) | rusqlite::Error::InvalidColumnType(..))
+                || source.to_string().contains("no such table")
+        }
+        _ => false,
+    }
+}
+
+/// Sets the connection up and migrates; returns the version of the tables.
+fn prepare(connection: &mut Connection) -> rusqlite::Result<i64> {
+    connection.pragma_update(None, "journal_mode", "WAL")?;
+    connection.pragma_update(None, "synchronous", "FULL")?;
+    let found: i64 = connection.pragma_query_value(None, "user_version", |row| row.get(0))?;
+    if found != 0 {
+        return Ok(found);
+    }
+    let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+    // Asked again under the write lock: another process may have migrated in the meantime.
+    let found: i64 = transaction.pragma_query_value(None, "user_version", |row| row.get(0))?;
+    if found == 0 {
+        transaction.execute_batch(SCHEMA)?;
+        transaction.pragma_update(None, "user_version", SCHEMA_VERSION)?;
+        transaction.commit()?;
+        return Ok(SCHEMA_VERSION);
+    }
+    Ok(found)
+}
+
+fn insert_all<'a>(
+    transaction: &rusqlite::Transaction<'_>,
+    manifests: impl IntoIterator<Item = &'a ObjectManifest>,
+) -> rusqlite::Result<()> {
+    let mut object_row = transaction.prepare_cached("INSERT OR IGNORE INTO object VALUES (?1, ?2)")?;
+    let mut reference_row = transaction.prepare_cached("INSERT OR IGNORE INTO reference VALUES (?1, ?2, ?3)")?;
+    for ObjectManifest { object, references, tree: _ } in manifests {
+        object_row.execute(params![object.id.as_bytes(), object.name.as_str()])?;
+        for ObjectRef { id, name } in references {
+            reference_row.execute(params![object.id.as_bytes(), id.as_bytes(), name.as_str()])?;
+        }
+    }
+    Ok(())
+}
+
+/// Reads one object from its columns; the database is a file like any other, so names are checked.
+fn object_from(id: [u8; 20], name: String) -> rusqlite::Result<ObjectRef> {
+    let name = name.parse().map_err(|error| rusqlite::Error::FromSqlConversionFailure(1, rusqlite::types::Type::Text, Box::new(error)))?;
+    Ok(ObjectRef { id: ObjectId::from_bytes(id), name })
+}

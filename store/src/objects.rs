@@ -1,89 +1,402 @@
-//! The store on disk, seen from its objects.
+//! A store on disk, seen from its objects: opening, finding, removing.
+//!
+//! Several processes use one store at the same time. Nobody holds a lock for long: publishers share the publication lock while
+//! they rename, whoever removes objects takes it alone. What a transaction relies on stands in its lease, a file under `leases/` that
+//! is locked while its owner lives. FORMAT.md, sections "On disk" and "Publishing".
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
+use std::str::FromStr;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
 
 use crate::error::StoreError;
-use crate::object::ObjectManifest;
+use crate::fsutil::{self, Directory, FileLock, FsError, IoResultExt, LockError};
+use crate::index::Index;
+use crate::object::{MANIFEST_BYTES_MAX, ObjectManifest};
 use crate::transaction::Transaction;
-use crate::{Digest, ObjectId, ObjectRef};
+use crate::{Digest, ObjectId, ObjectName, ObjectRef, recovery};
 
-/// A store. Clones share one open store.
+/// The version of the layout on disk that this program writes, and the newest that it reads.
+pub const FORMAT_VERSION: u64 = 1;
+
+/// The longest `format.json`, in bytes: a version and a list of feature names.
+const FORMAT_BYTES_MAX: u64 = 64 << 10;
+
+/// The longest lease, in bytes: a hundred thousand objects of the longest name.
+const LEASE_BYTES_MAX: u64 = 32 << 20;
+
+/// How long to wait for the publication lock. It is held for renames and two syncs; this covers a slow disk.
+const PUBLICATION_PATIENCE: Duration = Duration::from_secs(120);
+
+/// The directories of a store, with their modes.
+const DIRECTORIES: [(&str, u32); 7] =
+    [("store", 0o755), ("trees", 0o755), ("blobs", 0o755), ("pins", 0o755), ("stage", 0o700), ("trash", 0o700), ("leases", 0o700)];
+
+/// A store. Clones share one open store; threads may use it at the same time.
 #[derive(Debug, Clone)]
-pub struct ObjectStore {}
+pub struct ObjectStore {
+    inner: Arc<Inner>,
+}
 
-#[expect(unused_variables, clippy::todo, clippy::unused_self, reason = "signatures first")]
+#[derive(Debug)]
+struct Inner {
+    root: PathBuf,
+    index: Index,
+}
+
+/// `format.json`.
+#[derive(Serialize, Deserialize)]
+struct Format {
+    version: u64,
+    features: BTreeSet<String>,
+}
+
 impl ObjectStore {
-    /// Opens or creates.
+    /// Opens the store at `root`, and creates it if there is none; puts in order what a crash left behind.
+    ///
+    /// Errors: [`StoreError::NewerFormat`], [`StoreError::NetworkFileSystem`], [`StoreError::Format`], or what the file system says.
     pub fn open(root: &Path) -> Result<Self, StoreError> {
-        todo!()
+        let root = std::path::absolute(root).at("resolve", root)?;
+        fsutil::create_dir_all(&root, 0o755)?;
+        refuse_network_file_system(&root)?;
+        read_or_write_format(&root)?;
+        for (name, mode) in DIRECTORIES {
+            create_if_missing(&root.join(name), mode)?;
+        }
+        let index = recovery::open_index(&root)?;
+        let store = Self { inner: Arc::new(Inner { root, index }) };
+        recovery::recover(&store)?;
+        Ok(store)
     }
-    /// The root.
+
+    /// The directory that holds everything, absolute.
     pub fn root(&self) -> &Path {
-        todo!()
+        &self.inner.root
     }
-    /// The physical path of an object.
+
+    pub(crate) fn index(&self) -> &Index {
+        &self.inner.index
+    }
+
+    /// Where an object is, or would be, on this machine.
     pub fn object_path(&self, object: &ObjectRef) -> PathBuf {
-        todo!()
+        self.root().join("store").join(object.to_string())
     }
-    /// Whether the object is there.
+
+    /// Where an object's manifest is, or would be.
+    pub(crate) fn manifest_path(&self, id: &ObjectId) -> PathBuf {
+        self.root().join("trees").join(id.to_string())
+    }
+
+    /// Where a file content is, or would be: `blobs/ab/<digest>`, with `x` behind it for the executable inode.
+    pub(crate) fn blob_path(&self, digest: &Digest, executable: bool) -> PathBuf {
+        let text = digest.to_string();
+        let name = if executable { format!("{text}x") } else { text.clone() };
+        self.root().join("blobs").join(&text[..2]).join(name)
+    }
+
+    /// Whether the object is there, complete and durable.
     pub fn contains(&self, id: &ObjectId) -> Result<bool, StoreError> {
-        todo!()
+        self.find(id).map(|object| object.is_some())
     }
-    /// The manifest.
-    pub fn manifest(&self, object: &ObjectRef) -> Result<ObjectManifest, StoreError> {
-        todo!()
-    }
-    /// Finds the name.
+
+    /// Finds the object of an id.
     pub fn find(&self, id: &ObjectId) -> Result<Option<ObjectRef>, StoreError> {
-        todo!()
+        let Some(name) = self.index().name_of(id)? else { return Ok(None) };
+        let object = ObjectRef { id: *id, name };
+        let path = self.object_path(&object);
+        // The row may be older than a removal by another process.
+        match std::fs::symlink_metadata(&path) {
+            Ok(_) => Ok(Some(object)),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(FsError::new("inspect", &path, error).into()),
+        }
     }
-    /// References first.
+
+    /// Reads what an object contains and refers to.
+    ///
+    /// Errors: [`StoreError::Missing`]; [`StoreError::Damaged`] if the manifest is not canonical or not that object's.
+    pub fn manifest(&self, object: &ObjectRef) -> Result<ObjectManifest, StoreError> {
+        let path = self.manifest_path(&object.id);
+        let bytes = fsutil::read_file_if_exists(&path, MANIFEST_BYTES_MAX)?;
+        let bytes = bytes.ok_or_else(|| StoreError::Missing { object: object.to_string() })?;
+        let manifest = ObjectManifest::decode(&bytes).map_err(|source| StoreError::Damaged { object: object.clone(), source })?;
+        if manifest.object == *object {
+            Ok(manifest)
+        } else {
+            Err(StoreError::WrongId { object: object.clone(), found: manifest.object.id })
+        }
+    }
+
+    /// All objects that `roots` need, themselves included.
+    ///
+    /// Shape: each once, references before those who refer to them; the same roots give the same list.
+    /// Errors: [`StoreError::Missing`] for the first object that is not there.
     pub fn closure(&self, roots: &[ObjectRef]) -> Result<Vec<ObjectRef>, StoreError> {
-        todo!()
+        let mut closure = Vec::new();
+        let mut seen = BTreeSet::new();
+        for root in roots {
+            // Depth first without recursion: an object is put out when all its references are.
+            let mut open: Vec<(ObjectRef, std::collections::btree_set::IntoIter<ObjectRef>)> = Vec::new();
+            if seen.insert(root.clone()) {
+                open.push((root.clone(), self.present_references(root)?.into_iter()));
+            }
+            while let Some((_, rest)) = open.last_mut() {
+                if let Some(next) = rest.next() {
+                    if seen.insert(next.clone()) {
+                        let references = self.present_references(&next)?.into_iter();
+                        open.push((next, references));
+                    }
+                } else if let Some((object, _)) = open.pop() {
+                    closure.push(object);
+                }
+            }
+        }
+        Ok(closure)
     }
+
+    fn present_references(&self, object: &ObjectRef) -> Result<BTreeSet<ObjectRef>, StoreError> {
+        if self.find(&object.id)?.as_ref() != Some(object) {
+            return Err(StoreError::Missing { object: object.to_string() });
+        }
+        self.index().references(&object.id)
+    }
+
     /// All objects, sorted.
     pub fn objects(&self) -> Result<Vec<ObjectRef>, StoreError> {
-        todo!()
+        Ok(self.index().objects()?.into_iter().collect())
     }
+
     /// Starts a transaction.
     pub fn begin(&self) -> Result<Transaction, StoreError> {
-        todo!()
+        Transaction::begin(self)
     }
-    /// What a recipe gave, if all of it is there.
+
+    /// What a recipe gave, by output, if all of it is still there.
     pub fn result(&self, key: &Digest) -> Result<Option<BTreeMap<String, ObjectRef>>, StoreError> {
-        todo!()
+        let outputs = self.index().result(key)?;
+        for object in outputs.values() {
+            if self.find(&object.id)?.as_ref() != Some(object) {
+                return Ok(None);
+            }
+        }
+        Ok(if outputs.is_empty() { None } else { Some(outputs) })
     }
-    /// Remembers what a recipe gave.
+
+    /// Remembers what a recipe gave; an older answer is replaced.
     pub fn record_result(&self, key: &Digest, outputs: &BTreeMap<String, ObjectRef>) -> Result<(), StoreError> {
-        todo!()
+        self.index().record_result(key, outputs)
     }
-    /// Rebuilds the index; returns the number of objects.
+
+    /// Makes the index anew from the manifests on disk; returns the number of objects.
     pub fn rebuild_index(&self) -> Result<u64, StoreError> {
-        todo!()
+        recovery::rebuild_index(self)
     }
-    /// Physical path of a file content, `blobs/ab/<digest>[x]`.
-    pub(crate) fn blob_path(&self, digest: &Digest, executable: bool) -> PathBuf {
-        todo!()
+
+    /// Keeps an object under a name until [`Self::unpin`]; an older pin of that name is replaced. Durable.
+    ///
+    /// Errors: [`StoreError::Missing`] if the object is not there.
+    pub fn pin(&self, name: &ObjectName, object: &ObjectRef) -> Result<(), StoreError> {
+        let _publication = self.share_publication()?;
+        if self.find(&object.id)?.as_ref() != Some(object) {
+            return Err(StoreError::Missing { object: object.to_string() });
+        }
+        let target = Path::new("../store").join(object.to_string());
+        Ok(fsutil::replace_symlink(&self.root().join("pins").join(name.as_str()), &target)?)
     }
-    /// Physical path of an object's manifest.
-    pub(crate) fn manifest_path(&self, id: &ObjectId) -> PathBuf {
-        todo!()
+
+    /// Drops a pin; one that does not exist is fine.
+    pub fn unpin(&self, name: &ObjectName) -> Result<(), StoreError> {
+        Ok(fsutil::remove_file(&self.root().join("pins").join(name.as_str()))?)
     }
-    /// Keeps publishers out while objects are removed.
-    pub(crate) fn lock_publication(&self) -> Result<crate::fsutil::FileLock, StoreError> {
-        todo!()
-    }
-    /// The objects that running transactions and holders of `Durable` rely on. Call with the publication locked.
-    pub(crate) fn leased_objects(&self) -> Result<Vec<ObjectRef>, StoreError> {
-        todo!()
-    }
-    /// Moves objects to the trash, then drops their manifests and their rows. Call with the publication locked.
-    pub(crate) fn discard(&self, objects: &[ObjectRef]) -> Result<(), StoreError> {
-        todo!()
-    }
-    /// The pinned objects by the name of the pin: symbolic links `pins/<name>`.
+
+    /// The pinned objects, by the names of the pins.
+    ///
+    /// Errors: [`StoreError::Format`] for an entry of `pins/` that is not a pin, so that nothing is collected by mistake.
     pub fn pins(&self) -> Result<BTreeMap<String, ObjectRef>, StoreError> {
-        todo!()
+        let directory = Directory::open(&self.root().join("pins"))?;
+        let mut pins = BTreeMap::new();
+        for name in directory.names()? {
+            let target = directory.read_link(&name)?;
+            let object = std::str::from_utf8(&target).ok().and_then(|target| ObjectRef::from_str(target.strip_prefix("../store/")?).ok());
+            match (name.to_str(), object) {
+                // What a crash left of a replacement.
+                (Some(name), Some(_)) if name.starts_with('.') => {}
+                (Some(name), Some(object)) => drop(pins.insert(name.to_owned(), object)),
+                _ => {
+                    return Err(StoreError::Format {
+                        path: directory.path().join(name),
+                        reason: "it is not a link to an object".to_owned(),
+                    });
+                }
+            }
+        }
+        Ok(pins)
+    }
+
+    /// Keeps publishers out while objects are removed.
+    pub(crate) fn lock_publication(&self) -> Result<FileLock, StoreError> {
+        Ok(fsutil::lock_exclusive_within(&publication_path(self.root()), PUBLICATION_PATIENCE)?)
+    }
+
+    /// Keeps removers out while objects are published or relied on.
+    pub(crate) fn share_publication(&self) -> Result<FileLock, StoreError> {
+        Ok(fsutil::lock_shared_within(&publication_path(self.root()), PUBLICATION_PATIENCE)?)
+    }
+
+    /// Moves something of this store to the trash; what does not exist is fine.
+    pub(crate) fn move_to_trash(&self, path: &Path) -> Result<(), StoreError> {
+        match std::fs::symlink_metadata(path) {
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(()),
+            // Moving a directory changes its `..`, for which the owner needs to be allowed to write.
+            Ok(metadata) if metadata.is_dir() => fsutil::set_mode(path, 0o755)?,
+            Ok(_) => {}
+            Err(error) => return Err(FsError::new("inspect", path, error).into()),
+        }
+        Ok(fsutil::rename(path, &self.root().join("trash").join(fsutil::random_name()?))?)
+    }
+
+    /// Moves objects to the trash, then drops their manifests and their rows. Call with the publication locked,
+    /// referrers before what they refer to.
+    pub(crate) fn discard(&self, objects: &[ObjectRef]) -> Result<(), StoreError> {
+        for object in objects {
+            self.move_to_trash(&self.object_path(object))?;
+        }
+        for object in objects {
+            fsutil::remove_file(&self.manifest_path(&object.id))?;
+        }
+        self.index().remove(objects.iter().map(|object| object.id))
+    }
+
+    /// Removes for good what is in the trash.
+    pub(crate) fn empty_trash(&self) -> Result<(), StoreError> {
+        let trash = Directory::open(&self.root().join("trash"))?;
+        for name in trash.names()? {
+            trash.remove_tree(&name)?;
+        }
+        Ok(())
+    }
+
+    /// The objects that living transactions and holders of [`crate::Durable`] rely on; puts away the leases of the dead.
+    ///
+    /// Call with the publication locked: leases grow only under it.
+    pub(crate) fn leased_objects(&self) -> Result<Vec<ObjectRef>, StoreError> {
+        let leases = Directory::open(&self.root().join("leases"))?;
+        let mut objects = BTreeSet::new();
+        for name in leases.names()? {
+            let path = leases.path().join(&name);
+            match fsutil::lock_exclusive(&path) {
+                Ok(_dead) => {
+                    self.move_to_trash(&self.root().join("stage").join(&name))?;
+                    fsutil::remove_file(&path)?;
+                }
+                Err(LockError::Busy { .. }) => objects.extend(read_lease(&path)?),
+                Err(error @ LockError::File(_)) => return Err(error.into()),
+            }
+        }
+        Ok(objects.into_iter().collect())
     }
 }
+
+/// The objects in a lease. The first line says who holds it; lines that are not whole yet belong to an owner who waits for us.
+fn read_lease(path: &Path) -> Result<Vec<ObjectRef>, StoreError> {
+    let bytes = fsutil::read_file_if_exists(path, LEASE_BYTES_MAX)?.unwrap_or_default();
+    let text = String::from_utf8_lossy(&bytes);
+    let lines = text.lines().skip(1).map(|line| {
+        line.parse()
+            .map_err(|_| StoreError::Format { path: path.to_owned(), reason: format!("`{}` is not an object", line.escape_default()) })
+    });
+    lines.collect()
+}
+
+/// A promise to others that some objects are needed; lasts until it is dropped.
+#[derive(Debug)]
+pub(crate) struct Lease {
+    lock: Mutex<FileLock>,
+    path: PathBuf,
+}
+
+impl Lease {
+    /// Takes a lease under a new name. The publication must be shared, so that nobody takes the new file for a dead one.
+    pub(crate) fn take(store: &ObjectStore, name: &str) -> Result<Self, StoreError> {
+        let path = store.root().join("leases").join(name);
+        Ok(Self { lock: Mutex::new(fsutil::lock_exclusive(&path)?), path })
+    }
+
+    /// Adds an object. The publication must be shared.
+    pub(crate) fn protect(&self, object: &ObjectRef) -> Result<(), StoreError> {
+        Ok(self.lock.lock().unwrap_or_else(PoisonError::into_inner).append(&format!("{object}\n"))?)
+    }
+}
+
+impl Drop for Lease {
+    fn drop(&mut self) {
+        // A lease that stays behind is put away by the next one who opens the store.
+        let _ = fsutil::remove_file(&self.path);
+    }
+}
+
+/// The lock that publishers share and removers take alone.
+pub(crate) fn publication_path(root: &Path) -> PathBuf {
+    root.join("publication.lock")
+}
+
+/// Whether a name in `store/` is an object's.
+pub(crate) fn object_of_name(name: &OsStr) -> Option<ObjectRef> {
+    name.to_str().and_then(|name| name.parse().ok())
+}
+
+fn create_if_missing(path: &Path, mode: u32) -> Result<(), StoreError> {
+    match std::fs::symlink_metadata(path) {
+        Ok(metadata) if metadata.is_dir() => Ok(()),
+        Ok(_) => Err(StoreError::Format { path: path.to_owned(), reason: "it is not a directory".to_owned() }),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(fsutil::create_dir_all(path, mode)?),
+        Err(error) => Err(FsError::new("inspect", path, error).into()),
+    }
+}
+
+fn read_or_write_format(root: &Path) -> Result<(), StoreError> {
+    let path = root.join("format.json");
+    let damaged = |reason: String| StoreError::Format { path: path.clone(), reason };
+    let Some(bytes) = fsutil::read_file_if_exists(&path, FORMAT_BYTES_MAX)? else {
+        if root.join("store").exists() {
+            return Err(damaged("it is missing beside a `store` directory".to_owned()));
+        }
+        let format = Format { version: FORMAT_VERSION, features: BTreeSet::new() };
+        let mut text = serde_json::to_string(&format).map_err(|error| damaged(error.to_string()))?;
+        text.push('\n');
+        return Ok(fsutil::replace_file(&path, text.as_bytes(), 0o644)?);
+    };
+    // The version is read before anything that may mean something else in another version.
+    let value: serde_json::Value = serde_json::from_slice(&bytes).map_err(|error| damaged(error.to_string()))?;
+    let found = value.get("version").and_then(serde_json::Value::as_u64).ok_or_else(|| damaged("it has no version".to_owned()))?;
+    if found > FORMAT_VERSION {
+        return Err(StoreError::NewerFormat { root: root.to_owned(), found, known: FORMAT_VERSION });
+    }
+    let Format { version: _, features } = serde_json::from_value(value).map_err(|error| damaged(error.to_string()))?;
+    match features.first() {
+        None => Ok(()),
+        Some(feature) => Err(damaged(format!("it demands the feature `{feature}`, which this sarsen does not know"))),
+    }
+}
+
+fn refuse_network_file_system(root: &Path) -> Result<(), StoreError> {
+    // Magic numbers from statfs(2) and linux/magic.h.
+    let kind = match fsutil::file_system_magic(root)? {
+        0x6969 => "NFS",
+        0x517b | 0xff53_4d42 | 0xfe53_4d42 => "SMB",
+        0x5346_414f | 0x6b41_4653 => "AFS",
+        0x00c3_6400 => "Ceph",
+        0x7375_7245 => "Coda",
+        0x0bd0_0bd0 => "Lustre",
+        _ => return Ok(()),
+    };
+    Err(StoreError::NetworkFileSystem { root: root.to_owned(), kind })
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,12 +1,27 @@
 //! Transactions: how objects come into a store.
+//!
+//! A transaction fills its own staging directory; [`Transaction::barrier`] makes everything durable and gives it its names, in
+//! an order that leaves each name under `store/` complete at every instant. The result, [`Durable`], is the proof that
+//! whoever names objects next asks for. FORMAT.md, section "Publishing".
 
+mod publish;
+mod receive;
+mod staging;
+
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use crate::error::StoreError;
-use crate::object::ObjectManifest;
-use crate::objects::ObjectStore;
+use crate::fsutil::{self, Directory};
+use crate::object::{ObjectManifest, object_id};
+use crate::objects::{Lease, ObjectStore};
+use crate::scan::Candidates;
+use crate::tree::Tree;
 use crate::{Digest, ObjectId, ObjectName, ObjectRef, RelPath};
+use staging::Staging;
+
+pub(crate) use receive::ContentWriter;
 
 /// An entry of an object that is made in memory. Parent directories are implied.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -36,17 +51,70 @@ pub enum NewEntryKind {
     Directory,
 }
 
+/// The name of an inode in `blobs/`: its content, and whether it is executable.
+type ContentKey = (Digest, bool);
+
+/// An inode that this transaction made.
+#[derive(Debug)]
+struct NewContent {
+    /// Where it is in the staging directory.
+    path: PathBuf,
+    /// Whether the inode in `blobs/` can take no further link and is to be replaced.
+    replaces: bool,
+    /// Whether it was received and no object has it yet, so that its mode may still change.
+    unclaimed: bool,
+}
+
+/// An object that is complete in the staging directory.
+#[derive(Debug)]
+struct Staged {
+    path: PathBuf,
+    manifest_path: PathBuf,
+    manifest: ObjectManifest,
+}
+
 /// New objects on their way into the store. Dropping it discards them.
 #[derive(Debug)]
-pub struct Transaction {}
+pub struct Transaction {
+    store: ObjectStore,
+    lease: Arc<Lease>,
+    stage: PathBuf,
+    contents: BTreeMap<ContentKey, NewContent>,
+    staged: BTreeMap<ObjectRef, Staged>,
+    /// Everything that was put, in order, whether or not it was there before.
+    objects: Vec<ObjectRef>,
+    /// How many names were given out in the staging directory.
+    names: u64,
+}
 
-#[expect(unused_variables, clippy::todo, clippy::unused_self, reason = "signatures first")]
 impl Transaction {
-    /// A fresh empty 0700 directory on the store's file system; removed with the transaction.
-    pub fn scratch(&self, label: &str) -> Result<PathBuf, StoreError> {
-        todo!()
+    pub(crate) fn begin(store: &ObjectStore) -> Result<Self, StoreError> {
+        let name = fsutil::random_name()?;
+        let _publication = store.share_publication()?;
+        let lease = Arc::new(Lease::take(store, &name)?);
+        let stage = store.root().join("stage").join(&name);
+        fsutil::create_dir(&stage, 0o700)?;
+        Ok(Self { store: store.clone(), lease, stage, contents: BTreeMap::new(), staged: BTreeMap::new(), objects: Vec::new(), names: 0 })
     }
-    /// Ingests a directory.
+
+    /// Makes a fresh empty directory on the store's file system, for a build; it goes with the transaction.
+    ///
+    /// Shape: mode 0700; `label` is part of its name, as far as it is made of letters, digits, `-`, `.` and `_`.
+    pub fn scratch(&self, label: &str) -> Result<PathBuf, StoreError> {
+        let label: String = label.chars().filter(|c| c.is_ascii_alphanumeric() || matches!(c, '-' | '.' | '_')).take(60).collect();
+        let path = self.stage.join(format!("scratch-{}-{label}", fsutil::random_name()?));
+        fsutil::create_dir(&path, 0o700)?;
+        Ok(path)
+    }
+
+    /// Takes the directory at `source` in as a new object: copies and hashes it in one pass.
+    ///
+    /// `placeholder` is the id that stands for the object itself in its files and links; it is replaced by the real one.
+    /// `candidates` are the objects that it may refer to: their ids are looked for in files, links and names.
+    /// Modes, times and owners of the source do not matter, but for the owner's executable bit.
+    /// Errors: [`StoreError::Refused`] for fifos, sockets, devices, set-id bits and names that are not UTF-8;
+    /// [`StoreError::Unusable`] if a limit of trees is passed.
+    /// Durability: none before [`Self::barrier`].
     pub fn put_directory(
         &mut self,
         name: &ObjectName,
@@ -54,9 +122,11 @@ impl Transaction {
         placeholder: Option<&ObjectId>,
         candidates: &[ObjectRef],
     ) -> Result<ObjectRef, StoreError> {
-        todo!()
+        let source = Directory::open(source)?;
+        self.put(name, placeholder, candidates, |staging| staging.copy_directory(&source))
     }
-    /// Same from memory.
+
+    /// Takes entries in as a new object. As [`Self::put_directory`], from memory; the order of the entries does not matter.
     pub fn put_entries(
         &mut self,
         name: &ObjectName,
@@ -64,55 +134,103 @@ impl Transaction {
         placeholder: Option<&ObjectId>,
         candidates: &[ObjectRef],
     ) -> Result<ObjectRef, StoreError> {
-        todo!()
+        self.put(name, placeholder, candidates, |staging| staging.write_entries(entries))
     }
-    /// Publishes everything.
-    pub fn barrier(self) -> Result<Durable, StoreError> {
-        todo!()
+
+    fn put(
+        &mut self,
+        name: &ObjectName,
+        placeholder: Option<&ObjectId>,
+        candidates: &[ObjectRef],
+        fill: impl FnOnce(&mut Staging<'_>) -> Result<(), StoreError>,
+    ) -> Result<ObjectRef, StoreError> {
+        let path = self.fresh_path("object");
+        let candidates = Candidates::new(placeholder, candidates);
+        let mut staging = Staging::begin(&self.store, &mut self.contents, &candidates, &path)?;
+        let filled = fill(&mut staging).and_then(|()| {
+            let unusable = |source| StoreError::Unusable { name: name.to_string(), source };
+            let tree = Tree::new(staging.entries_for_id()).map_err(unusable)?;
+            let references = staging.references();
+            let id = object_id(name, &references, &tree);
+            let tree = Tree::new(staging.finish(&id)?).map_err(unusable)?;
+            Ok(ObjectManifest { object: ObjectRef { id, name: name.clone() }, references, tree })
+        });
+        match filled {
+            Ok(manifest) => self.stage_object(path, manifest),
+            Err(error) => {
+                self.forget(&path);
+                Err(error)
+            }
+        }
     }
-    /// Whether the content is at hand (in the store, as either mode, or received in this transaction).
-    pub(crate) fn has_content(&self, digest: &Digest) -> Result<bool, StoreError> {
-        todo!()
+
+    /// Keeps a finished staging directory for the barrier, unless the object is there already.
+    fn stage_object(&mut self, path: PathBuf, manifest: ObjectManifest) -> Result<ObjectRef, StoreError> {
+        let object = manifest.object.clone();
+        self.objects.push(object.clone());
+        if self.staged.contains_key(&object) || self.is_kept(&object)? {
+            self.forget(&path);
+            return Ok(object);
+        }
+        let manifest_path = self.fresh_path("manifest");
+        staging::write_manifest(&manifest_path, &manifest.encode())?;
+        self.staged.insert(object.clone(), Staged { path, manifest_path, manifest });
+        Ok(object)
     }
-    /// Starts to receive a file content of any length.
-    pub(crate) fn receive_content(&mut self) -> Result<ContentWriter, StoreError> {
-        todo!()
+
+    /// Whether the object is in the store; if so, it stays there as long as this transaction needs it.
+    fn is_kept(&self, object: &ObjectRef) -> Result<bool, StoreError> {
+        let _publication = self.store.share_publication()?;
+        self.lease.protect(object)?;
+        self.store.contains(&object.id)
     }
-    /// Takes a received content over once it has the promised digest.
-    pub(crate) fn accept_content(&mut self, writer: ContentWriter, expected: &Digest) -> Result<(), StoreError> {
-        todo!()
+
+    /// Drops a staging directory and the contents that it would have brought.
+    fn forget(&mut self, path: &Path) {
+        self.contents.retain(|_, content| !content.path.starts_with(path));
+        // What stays goes with the whole staging directory.
+        let _ = fsutil::remove_tree(path);
     }
-    /// Stages a received object, all of whose contents are at hand; checks id, self-references and links.
-    pub(crate) fn put_received(&mut self, manifest: &ObjectManifest) -> Result<(), StoreError> {
-        todo!()
+
+    fn fresh_path(&mut self, kind: &str) -> PathBuf {
+        self.names += 1;
+        self.stage.join(format!("{kind}-{}", self.names))
     }
 }
 
-/// A file content that is being received. `std::io::Write`; dropping it leaves a file that goes with the transaction.
-#[derive(Debug)]
-pub(crate) struct ContentWriter {}
-
-impl std::io::Write for ContentWriter {
-    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
-        Ok(bytes.len())
-    }
-    fn flush(&mut self) -> std::io::Result<()> {
-        Ok(())
+impl Drop for Transaction {
+    fn drop(&mut self) {
+        // What cannot be removed now is put away by the next one who opens the store.
+        let _ = fsutil::remove_tree(&self.stage);
     }
 }
 
-/// Objects that are on disk and named. Proof for whoever names them next; GC leaves them alone while this lives.
+/// Objects that are on disk under their names: the proof that whoever names them next asks for.
+///
+/// While it or a clone of it lives, the collector leaves the objects alone; so it is kept until a root refers to them.
 #[derive(Debug, Clone)]
-pub struct Durable {}
+pub struct Durable {
+    objects: Vec<ObjectRef>,
+    _lease: Arc<Lease>,
+}
 
-#[expect(unused_variables, clippy::todo, clippy::unused_self, reason = "signatures first")]
 impl Durable {
-    /// The objects.
+    /// The objects, in the order in which they were put.
     pub fn objects(&self) -> &[ObjectRef] {
-        todo!()
+        &self.objects
     }
-    /// For an object that was published earlier.
+
+    /// Vouches for an object that was published earlier.
+    ///
+    /// Errors: [`StoreError::Missing`] if it is not there.
     pub fn of(store: &ObjectStore, object: &ObjectRef) -> Result<Self, StoreError> {
-        todo!()
+        let _publication = store.share_publication()?;
+        let lease = Lease::take(store, &fsutil::random_name()?)?;
+        lease.protect(object)?;
+        if store.find(&object.id)?.as_ref() == Some(object) {
+            Ok(Self { objects: vec![object.clone()], _lease: Arc::new(lease) })
+        } else {
+            Err(StoreError::Missing { object: object.to_string() })
+        }
     }
 }

@@ -7,7 +7,7 @@ use std::ffi::{OsStr, OsString};
 use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
-use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::os::unix::ffi::OsStringExt;
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags, RawMode, Stat, Timespec, Timestamps};
@@ -232,9 +232,4 @@ const fn object_times() -> Timestamps {
 /// What the file behind an open handle is.
 pub(crate) fn node_of(file: &File, path: &Path) -> Result<Node, FsError> {
     rustix::fs::fstat(file).map(|stat| Node::of(&stat)).at("inspect", path)
-}
-
-/// The bytes of a name, for checks.
-pub(crate) fn name_bytes(name: &OsStr) -> &[u8] {
-    name.as_bytes()
 }

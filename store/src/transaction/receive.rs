@@ -1,0 +1,161 @@
+//! Objects that come from another store: their contents arrive first, then they are put together from manifests.
+//!
+//! Nothing that the sender says is believed: contents have the promised digest, manifests the promised id, and
+//! the own id stands where the manifest says, before anything gets a name.
+
+use std::fs::File;
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+
+use crate::error::StoreError;
+use crate::fsutil::{self, FsError};
+use crate::object::ObjectManifest;
+use crate::scan::{Candidates, digests_of};
+use crate::tree::{Entry, EntryKind};
+use crate::{Digest, ObjectRef};
+
+use super::staging::{self, Staging};
+use super::{NewContent, Transaction};
+
+/// A file content that is being received. What is not accepted goes with the transaction.
+#[derive(Debug)]
+pub(crate) struct ContentWriter {
+    file: File,
+    path: PathBuf,
+    hasher: blake3::Hasher,
+}
+
+impl Write for ContentWriter {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let length = self.file.write(bytes)?;
+        self.hasher.update(&bytes[..length]);
+        Ok(length)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+impl Transaction {
+    /// Whether the content is at hand: in the store with either mode, or received in this transaction.
+    pub(crate) fn has_content(&self, digest: &Digest) -> Result<bool, StoreError> {
+        for executable in [false, true] {
+            if self.contents.contains_key(&(*digest, executable)) || exists(&self.store.blob_path(digest, executable))? {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
+    /// Starts to receive a content of any length.
+    pub(crate) fn receive_content(&mut self) -> Result<ContentWriter, StoreError> {
+        let path = self.fresh_path("content");
+        let file = fsutil::create_own_file(&path)?;
+        Ok(ContentWriter { file, path, hasher: blake3::Hasher::new() })
+    }
+
+    /// Takes a received content over.
+    ///
+    /// Errors: [`StoreError::WrongContent`] if it does not have the promised digest.
+    pub(crate) fn accept_content(&mut self, writer: ContentWriter, expected: &Digest) -> Result<(), StoreError> {
+        let ContentWriter { file, path, hasher } = writer;
+        let found = Digest::from(hasher.finalize());
+        if found != *expected {
+            fsutil::remove_file(&path)?;
+            return Err(StoreError::WrongContent { what: "a received file".to_owned(), expected: *expected, found });
+        }
+        fsutil::freeze_file(&file, false, &path)?;
+        self.contents.entry((found, false)).or_insert(NewContent { path, replaces: false, unclaimed: true });
+        Ok(())
+    }
+
+    /// Stages a received object, all of whose contents are at hand.
+    ///
+    /// Errors: [`StoreError::MissingContent`]; [`StoreError::WrongId`] and [`StoreError::WrongContent`] if the sender lies.
+    pub(crate) fn put_received(&mut self, manifest: &ObjectManifest) -> Result<(), StoreError> {
+        let object = &manifest.object;
+        let found = manifest.id();
+        if found != object.id {
+            return Err(StoreError::WrongId { object: object.clone(), found });
+        }
+        manifest.tree.check_link_self_references(&object.id).map_err(|source| StoreError::Damaged { object: object.clone(), source })?;
+        if self.staged.contains_key(object) || self.is_kept(object)? {
+            self.objects.push(object.clone());
+            return Ok(());
+        }
+        let path = self.fresh_path("object");
+        match self.assemble(&path, manifest) {
+            Ok(()) => self.stage_object(path, manifest.clone()).map(drop),
+            Err(error) => {
+                self.forget(&path);
+                Err(error)
+            }
+        }
+    }
+
+    fn assemble(&mut self, path: &Path, manifest: &ObjectManifest) -> Result<(), StoreError> {
+        self.claim_executables(manifest)?;
+        let nothing = Candidates::new(None, &[]);
+        let mut staging = Staging::begin(&self.store, &mut self.contents, &nothing, path)?;
+        for Entry { path: below, kind } in manifest.tree.entries() {
+            match kind {
+                EntryKind::Directory => staging.create_directory(below)?,
+                EntryKind::Symlink { target, self_offsets: _ } => staging.create_symlink(below, target)?,
+                EntryKind::File { size: _, digest, executable, self_references: _ } => {
+                    if !staging.link_known_content(below, &(*digest, *executable))? {
+                        return Err(StoreError::MissingContent { object: manifest.object.clone(), digest: *digest });
+                    }
+                    check_file(&path.join(below.as_path()), kind, &manifest.object)?;
+                }
+            }
+        }
+        staging.freeze_directories()
+    }
+
+    /// Gives received contents that nobody has yet the executable mode, where this object wants them so.
+    fn claim_executables(&mut self, manifest: &ObjectManifest) -> Result<(), StoreError> {
+        for entry in manifest.tree.entries() {
+            let EntryKind::File { digest, executable: true, .. } = &entry.kind else { continue };
+            if self.contents.contains_key(&(*digest, true))
+                || !self.contents.get(&(*digest, false)).is_some_and(|content| content.unclaimed)
+            {
+                continue;
+            }
+            if let Some(content) = self.contents.remove(&(*digest, false)) {
+                let file = File::open(&content.path).map_err(|error| FsError::new("open", &content.path, error))?;
+                fsutil::freeze_file(&file, true, &content.path)?;
+                self.contents.insert((*digest, true), content);
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Checks a linked file against its entry: the length always, the bytes only where they name the object itself.
+fn check_file(path: &Path, kind: &EntryKind, object: &ObjectRef) -> Result<(), StoreError> {
+    let EntryKind::File { size, digest, executable: _, self_references } = kind else { return Ok(()) };
+    let damaged = |reason| {
+        let source = crate::canon::DecodeError::invalid(reason, &path.display().to_string());
+        StoreError::Damaged { object: object.clone(), source }
+    };
+    let file = staging::open_for_reading(path)?;
+    if file.metadata().map_err(|error| FsError::new("inspect", path, error))?.len() != *size {
+        return Err(damaged("the stated size is not that of the content"));
+    }
+    let Some(own) = self_references else { return Ok(()) };
+    let found = digests_of(&file, &own.offsets, &object.id, path)?;
+    if !found.own_id_stands {
+        return Err(damaged("the own id is not where the manifest says"));
+    }
+    for (what, expected, found) in [("the content", *digest, found.digest), ("the content without the own id", own.modulo, found.modulo)] {
+        if expected != found {
+            return Err(StoreError::WrongContent { what: format!("{what} of `{}`", path.display()), expected, found });
+        }
+    }
+    Ok(())
+}
+
+fn exists(path: &Path) -> Result<bool, StoreError> {
+    path.try_exists().map_err(|error| FsError::new("inspect", path, error).into())
+}

@@ -1,0 +1,458 @@
+//! Fills the staging directory of one object: creates, copies, hashes and scans in one pass.
+//!
+//! Known contents are linked, new ones written with their final mode. A file that names its own object is first written with zeros in place
+//! of the id, which is what the id is computed from; [`Staging::finish`] writes the id into it. Nothing is read twice but those files.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::ffi::OsStr;
+use std::fs::File;
+use std::io::{self, Read, Write};
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+
+use crate::error::StoreError;
+use crate::fsutil::{self, Directory, FsError, IoResultExt, NodeKind};
+use crate::objects::ObjectStore;
+use crate::scan::{CHUNK_BYTES, Candidates, Scanner, digests_of, scan_whole};
+use crate::tree::{ENTRIES_MAX, Entry, EntryKind, SelfReferences, write_at};
+use crate::{Digest, ObjectId, ObjectRef, RelPath};
+
+use super::{ContentKey, NewContent, NewEntry, NewEntryKind};
+
+/// One object in the making.
+#[derive(Debug)]
+pub(super) struct Staging<'a> {
+    store: &'a ObjectStore,
+    contents: &'a mut BTreeMap<ContentKey, NewContent>,
+    candidates: &'a Candidates,
+    top: PathBuf,
+    entries: Vec<Entry>,
+    references: BTreeSet<ObjectRef>,
+    /// The directory that the last entry went to: the next one mostly goes there too.
+    last_parent: Option<(Option<RelPath>, Directory)>,
+}
+
+/// How linking a known content ended.
+enum Linked {
+    Done,
+    /// There is no such content.
+    Unknown,
+    /// The inode has as many names as the file system allows.
+    Full,
+}
+
+impl<'a> Staging<'a> {
+    pub(super) fn begin(
+        store: &'a ObjectStore,
+        contents: &'a mut BTreeMap<ContentKey, NewContent>,
+        candidates: &'a Candidates,
+        top: &Path,
+    ) -> Result<Self, StoreError> {
+        fsutil::create_dir(top, 0o755)?;
+        Ok(Self { store, contents, candidates, top: top.to_owned(), entries: Vec::new(), references: BTreeSet::new(), last_parent: None })
+    }
+
+    /// Copies a directory with all that is in it.
+    pub(super) fn copy_directory(&mut self, source: &Directory) -> Result<(), StoreError> {
+        self.copy_level(source, None)
+    }
+
+    // The recursion is as deep as a RelPath can be, 128 levels.
+    fn copy_level(&mut self, source: &Directory, below: Option<&RelPath>) -> Result<(), StoreError> {
+        for name in source.names()? {
+            let path = child_path(source, below, &name)?;
+            let node = source.node(&name)?;
+            match node.kind {
+                NodeKind::Directory => {
+                    self.create_directory(&path)?;
+                    self.copy_level(&source.open_child(&name)?, Some(&path))?;
+                }
+                NodeKind::Symlink => {
+                    let target = String::from_utf8(source.read_link(&name)?)
+                        .map_err(|_| refused(source, &name, "the target of the link is not UTF-8"))?;
+                    self.add_symlink(&path, &target)?;
+                }
+                NodeKind::File => self.copy_file(source, &name, &path)?,
+                NodeKind::Special => {
+                    return Err(refused(source, &name, "it is neither a file, a directory nor a symbolic link"));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn copy_file(&mut self, source: &Directory, name: &OsStr, path: &RelPath) -> Result<(), StoreError> {
+        let shown = source.path().join(name);
+        let mut file = source.open_file(name)?;
+        // Asked through the open handle: the name may mean something else by now.
+        let node = fsutil::node_of(&file, &shown)?;
+        if node.kind != NodeKind::File {
+            return Err(refused(source, name, "it changed while it was read"));
+        }
+        if node.mode & 0o6000 != 0 {
+            return Err(refused(source, name, "it has a set-user-id or set-group-id bit"));
+        }
+        let executable = node.mode & 0o100 != 0;
+        let mut start = Vec::new();
+        (&mut file).take(CHUNK_BYTES as u64).read_to_end(&mut start).at("read", &shown)?;
+        if start.len() < CHUNK_BYTES {
+            self.add_small_file(path, start, executable)
+        } else {
+            self.add_large_file(path, &start, (&mut file, &shown), executable)
+        }
+    }
+
+    /// Creates entries from memory, with their parents.
+    pub(super) fn write_entries(&mut self, entries: &[NewEntry]) -> Result<(), StoreError> {
+        let mut sorted: BTreeMap<&RelPath, &NewEntryKind> = BTreeMap::new();
+        for NewEntry { path, kind } in entries {
+            let twice = sorted.insert(path, kind);
+            if twice.is_some_and(|first| !matches!((first, kind), (NewEntryKind::Directory, NewEntryKind::Directory))) {
+                return Err(StoreError::Refused { path: path.as_path().to_owned(), reason: "two entries have this path" });
+            }
+        }
+        let mut parents = BTreeSet::new();
+        for path in sorted.keys() {
+            let mut parent = path.parent();
+            while let Some(directory) = parent {
+                if sorted.get(&directory).is_some_and(|kind| !matches!(kind, NewEntryKind::Directory)) {
+                    return Err(StoreError::Refused { path: path.as_path().to_owned(), reason: "an entry above it is not a directory" });
+                }
+                parent = directory.parent();
+                if !sorted.contains_key(&directory) {
+                    parents.insert(directory);
+                }
+            }
+        }
+        sorted.extend(parents.iter().map(|path| (path, &NewEntryKind::Directory)));
+        for (path, kind) in sorted {
+            match kind {
+                NewEntryKind::Directory => self.create_directory(path)?,
+                NewEntryKind::Symlink { target } => self.add_symlink(path, target)?,
+                NewEntryKind::File { content, executable } => self.add_small_file(path, content.to_vec(), *executable)?,
+            }
+        }
+        Ok(())
+    }
+
+    /// Creates a directory.
+    pub(super) fn create_directory(&mut self, path: &RelPath) -> Result<(), StoreError> {
+        self.check_name(path)?;
+        self.parent(path)?.create_child(path.file_name().as_ref())?;
+        self.push(path, EntryKind::Directory)
+    }
+
+    /// Creates a symbolic link as it is.
+    pub(super) fn create_symlink(&mut self, path: &RelPath, target: &str) -> Result<(), StoreError> {
+        let parent = self.parent(path)?;
+        parent.create_symlink(path.file_name().as_ref(), target)?;
+        Ok(parent.freeze_link(path.file_name().as_ref())?)
+    }
+
+    fn add_symlink(&mut self, path: &RelPath, target: &str) -> Result<(), StoreError> {
+        self.check_name(path)?;
+        let mut zeroed = target.as_bytes().to_vec();
+        let found = scan_whole(self.candidates, &mut zeroed);
+        self.references.extend(found.references);
+        if found.offsets.is_empty() {
+            self.create_symlink(path, target)?;
+        }
+        // One that names its own object is created once the id is known.
+        self.push(path, EntryKind::Symlink { target: target.to_owned(), self_offsets: found.offsets })
+    }
+
+    fn add_small_file(&mut self, path: &RelPath, mut content: Vec<u8>, executable: bool) -> Result<(), StoreError> {
+        self.check_name(path)?;
+        let found = scan_whole(self.candidates, &mut content);
+        self.references.extend(found.references);
+        let (digest, size) = (Digest::of(&content), content.len() as u64);
+        if !found.offsets.is_empty() {
+            self.create_file(path, |file, shown| file.write_all(&content).at("write", shown))?;
+            return self.push_self_referring(path, (size, digest), executable, found.offsets);
+        }
+        self.push(path, EntryKind::File { size, digest, executable, self_references: None })?;
+        let key = (digest, executable);
+        let linked = self.link_content(path, &key)?;
+        if matches!(linked, Linked::Done) {
+            return Ok(());
+        }
+        self.create_file(path, |file, shown| {
+            file.write_all(&content).at("write", shown)?;
+            fsutil::freeze_file(file, executable, shown)
+        })?;
+        self.note_content(key, path, matches!(linked, Linked::Full));
+        Ok(())
+    }
+
+    /// Copies a file that does not fit into one chunk, of which `start` is read already.
+    fn add_large_file(
+        &mut self,
+        path: &RelPath,
+        start: &[u8],
+        (source, shown_source): (&mut File, &Path),
+        executable: bool,
+    ) -> Result<(), StoreError> {
+        self.check_name(path)?;
+        let mut scanner = Scanner::new(self.candidates);
+        let mut hasher = blake3::Hasher::new();
+        let mut size = 0;
+        let file = self.create_file(path, |file, shown| {
+            let mut settle = |bytes: &[u8]| {
+                hasher.update(bytes);
+                size += bytes.len() as u64;
+                file.write_all(bytes).at("write", shown)
+            };
+            settle(scanner.push(start))?;
+            let mut buffer = vec![0; CHUNK_BYTES];
+            loop {
+                match source.read(&mut buffer) {
+                    Ok(0) => break,
+                    Ok(length) => settle(scanner.push(&buffer[..length]))?,
+                    Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                    Err(error) => return Err(FsError::new("read", shown_source, error)),
+                }
+            }
+            settle(scanner.rest())
+        })?;
+        let found = scanner.into_found();
+        self.references.extend(found.references);
+        let digest = Digest::from(hasher.finalize());
+        if !found.offsets.is_empty() {
+            return self.push_self_referring(path, (size, digest), executable, found.offsets);
+        }
+        self.push(path, EntryKind::File { size, digest, executable, self_references: None })?;
+        fsutil::freeze_file(&file, executable, &self.top.join(path.as_path()))?;
+        let key = (digest, executable);
+        match self.replace_by_known(path, &key)? {
+            Linked::Done => {}
+            Linked::Unknown => self.note_content(key, path, false),
+            Linked::Full => self.note_content(key, path, true),
+        }
+        Ok(())
+    }
+
+    /// Links a content that is known, of either mode, to its place; returns whether there is one.
+    pub(super) fn link_known_content(&mut self, path: &RelPath, key: &ContentKey) -> Result<bool, StoreError> {
+        let linked = self.link_content(path, key)?;
+        if matches!(linked, Linked::Done) {
+            return Ok(true);
+        }
+        let (digest, executable) = *key;
+        // The same bytes with the other mode, or an inode that takes no further link: a new inode is due.
+        for key in [(digest, executable), (digest, !executable)] {
+            let staged = self.contents.get(&key).map(|content| content.path.clone());
+            for existing in staged.into_iter().chain([self.store.blob_path(&digest, key.1)]) {
+                let mut source = match open_for_reading(&existing) {
+                    Ok(source) => source,
+                    Err(error) if error.is_missing() => continue,
+                    Err(error) => return Err(error.into()),
+                };
+                let mut hashing = blake3::Hasher::new();
+                self.create_file(path, |file, shown| {
+                    copy_hashed(&mut source, file, &mut hashing).at("copy", shown)?;
+                    fsutil::freeze_file(file, executable, shown)
+                })?;
+                let found = Digest::from(hashing.finalize());
+                if found != digest {
+                    let what = format!("`{}`", existing.display());
+                    return Err(StoreError::WrongContent { what, expected: digest, found });
+                }
+                self.note_content((digest, executable), path, matches!(linked, Linked::Full));
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
+    /// The entries as the id is computed from them; self-referring files still have their zeroed content.
+    pub(super) fn entries_for_id(&self) -> Vec<Entry> {
+        self.entries.clone()
+    }
+
+    /// The objects that were found, sorted.
+    pub(super) fn references(&self) -> Vec<ObjectRef> {
+        self.references.iter().cloned().collect()
+    }
+
+    /// Writes the id where the object names itself, and gives directories their final mode. Returns the final entries.
+    pub(super) fn finish(mut self, id: &ObjectId) -> Result<Vec<Entry>, StoreError> {
+        let mut entries = std::mem::take(&mut self.entries);
+        for Entry { path, kind } in &mut entries {
+            match kind {
+                EntryKind::Symlink { target, self_offsets } if !self_offsets.is_empty() => {
+                    let mut bytes = target.clone().into_bytes();
+                    write_at(&mut bytes, self_offsets, id.to_chars());
+                    *target = String::from_utf8(bytes).expect("ids are ASCII and replaced ASCII of the same length");
+                    self.create_symlink(path, target)?;
+                }
+                EntryKind::File { digest, executable, self_references: Some(own), .. } => {
+                    *digest = self.write_own_id(path, own, *executable, id)?;
+                }
+                EntryKind::Symlink { .. } | EntryKind::File { .. } | EntryKind::Directory => {}
+            }
+        }
+        self.entries = entries;
+        self.freeze_directories()?;
+        Ok(std::mem::take(&mut self.entries))
+    }
+
+    /// Writes the id into a file that names its own object; returns the digest of its final bytes.
+    fn write_own_id(&mut self, path: &RelPath, own: &SelfReferences, executable: bool, id: &ObjectId) -> Result<Digest, StoreError> {
+        let shown = self.top.join(path.as_path());
+        let file = self.parent(path)?.open_own_file(path.file_name().as_ref())?;
+        for offset in &own.offsets {
+            file.write_all_at(&id.to_chars(), *offset).at("write", &shown)?;
+        }
+        let digest = digests_of(&file, &[], id, &shown)?.digest;
+        fsutil::freeze_file(&file, executable, &shown)?;
+        self.note_content((digest, executable), path, false);
+        Ok(digest)
+    }
+
+    /// Makes the directories below the top read-only. The top itself follows when it has its name: its owner could not move it otherwise.
+    pub(super) fn freeze_directories(&mut self) -> Result<(), StoreError> {
+        self.last_parent = None;
+        for Entry { path, kind } in self.entries.iter().rev() {
+            if matches!(kind, EntryKind::Directory) {
+                Directory::open(&self.top.join(path.as_path()))?.freeze()?;
+            }
+        }
+        Ok(())
+    }
+
+    fn push(&mut self, path: &RelPath, kind: EntryKind) -> Result<(), StoreError> {
+        if self.entries.len() as u64 >= ENTRIES_MAX {
+            return Err(StoreError::Refused { path: path.as_path().to_owned(), reason: "the object has more than a million entries" });
+        }
+        self.entries.push(Entry { path: path.clone(), kind });
+        Ok(())
+    }
+
+    fn push_self_referring(
+        &mut self,
+        path: &RelPath,
+        (size, modulo): (u64, Digest),
+        executable: bool,
+        offsets: Vec<u64>,
+    ) -> Result<(), StoreError> {
+        // The digest of the final bytes is known after the id.
+        self.push(path, EntryKind::File { size, digest: modulo, executable, self_references: Some(SelfReferences { offsets, modulo }) })
+    }
+
+    /// Looks for ids in the name of an entry: a path is as good a reference as a content.
+    fn check_name(&mut self, path: &RelPath) -> Result<(), StoreError> {
+        let mut name = path.file_name().as_bytes().to_vec();
+        let found = scan_whole(self.candidates, &mut name);
+        if !found.offsets.is_empty() {
+            let reason = "its name holds the object's own id, which is not known yet";
+            return Err(StoreError::Refused { path: path.as_path().to_owned(), reason });
+        }
+        self.references.extend(found.references);
+        Ok(())
+    }
+
+    fn create_file(&mut self, path: &RelPath, write: impl FnOnce(&mut File, &Path) -> Result<(), FsError>) -> Result<File, StoreError> {
+        let shown = self.top.join(path.as_path());
+        let mut file = self.parent(path)?.create_file(path.file_name().as_ref())?;
+        write(&mut file, &shown)?;
+        Ok(file)
+    }
+
+    fn note_content(&mut self, key: ContentKey, path: &RelPath, replaces: bool) {
+        let content = NewContent { path: self.top.join(path.as_path()), replaces, unclaimed: false };
+        self.contents.insert(key, content);
+    }
+
+    /// Links a content of this mode to its place, from this transaction or from `blobs/`.
+    fn link_content(&mut self, path: &RelPath, key: &ContentKey) -> Result<Linked, StoreError> {
+        let staged = self.contents.get_mut(key).map(|content| {
+            content.unclaimed = false;
+            content.path.clone()
+        });
+        let existing = staged.unwrap_or_else(|| self.store.blob_path(&key.0, key.1));
+        let name: &OsStr = path.file_name().as_ref();
+        link_result(self.parent(path)?.link_from(&existing, name))
+    }
+
+    /// Puts a known content in the place of the copy that was just written.
+    fn replace_by_known(&mut self, path: &RelPath, key: &ContentKey) -> Result<Linked, StoreError> {
+        let existing = match self.contents.get(key) {
+            Some(content) => content.path.clone(),
+            None => self.store.blob_path(&key.0, key.1),
+        };
+        let place = self.top.join(path.as_path());
+        // Beside the object, so that no entry can have this name.
+        let temporary = self.top.with_extension("link");
+        let linked = link_result(fsutil::hard_link(&existing, &temporary))?;
+        if matches!(linked, Linked::Done) {
+            fsutil::rename(&temporary, &place)?;
+        }
+        Ok(linked)
+    }
+
+    fn parent(&mut self, path: &RelPath) -> Result<&Directory, StoreError> {
+        let wanted = path.parent();
+        let cached = self.last_parent.take().filter(|(parent, _)| *parent == wanted);
+        let entry = match cached {
+            Some(entry) => entry,
+            None => {
+                let directory = match &wanted {
+                    Some(parent) => Directory::open(&self.top.join(parent.as_path()))?,
+                    None => Directory::open(&self.top)?,
+                };
+                (wanted, directory)
+            }
+        };
+        Ok(&self.last_parent.insert(entry).1)
+    }
+}
+
+/// Writes the manifest of a staged object; the barrier makes it durable.
+pub(super) fn write_manifest(path: &Path, bytes: &[u8]) -> Result<(), FsError> {
+    let mut file = fsutil::create_own_file(path)?;
+    file.write_all(bytes).at("write", path)?;
+    // Its time stays that of publication: the collector's grace counts from it.
+    fsutil::set_mode(path, 0o444)
+}
+
+/// Opens a file of the store for reading.
+pub(super) fn open_for_reading(path: &Path) -> Result<File, FsError> {
+    File::open(path).at("open", path)
+}
+
+fn copy_hashed(source: &mut File, target: &mut File, hasher: &mut blake3::Hasher) -> io::Result<()> {
+    let mut buffer = vec![0; CHUNK_BYTES];
+    loop {
+        match source.read(&mut buffer) {
+            Ok(0) => return Ok(()),
+            Ok(length) => {
+                hasher.update(&buffer[..length]);
+                target.write_all(&buffer[..length])?;
+            }
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+}
+
+fn link_result(result: Result<(), FsError>) -> Result<Linked, StoreError> {
+    match result {
+        Ok(()) => Ok(Linked::Done),
+        Err(error) if error.is_missing() => Ok(Linked::Unknown),
+        Err(error) if error.source.kind() == io::ErrorKind::TooManyLinks => Ok(Linked::Full),
+        Err(error) => Err(error.into()),
+    }
+}
+
+fn refused(directory: &Directory, name: &OsStr, reason: &'static str) -> StoreError {
+    StoreError::Refused { path: directory.path().join(name), reason }
+}
+
+fn child_path(source: &Directory, below: Option<&RelPath>, name: &OsStr) -> Result<RelPath, StoreError> {
+    let text = name.to_str().ok_or_else(|| refused(source, name, "its name is not UTF-8"))?;
+    let child = match below {
+        Some(below) => format!("{below}/{text}").parse(),
+        None => text.parse(),
+    };
+    child.map_err(|_| refused(source, name, "its path is too long or too deep"))
+}
