@@ -104,6 +104,11 @@ pub enum Outcome {
         /// Why.
         reasons: Vec<String>,
     },
+    /// It could not be spoken to at all; nothing was changed.
+    Unreachable {
+        /// Why not.
+        reason: String,
+    },
     /// Another deployment holds it; nothing was changed.
     Locked {
         /// Who.

@@ -160,7 +160,8 @@ fn preflight(work: &Work<'_>, options: &Options<'_>) -> Stand {
     (options.events)(work.host.name(), "connecting");
     let (session, facts) = match open(work.host, Freshness::Shared) {
         Ok(opened) => opened,
-        Err(error) => return Stand::Ended(before_change(error)),
+        Err(TargetError::Refused { reasons, .. }) => return Stand::Ended(Outcome::Refused { reasons }),
+        Err(error) => return Stand::Ended(Outcome::Unreachable { reason: without_host(&error) }),
     };
     if let Some(holder) = facts.locked_by {
         return Stand::Ended(Outcome::Locked { holder });
