@@ -148,6 +148,7 @@ pub(super) fn verdict(outcomes: &[(String, Option<Outcome>)]) -> Verdict {
             Outcome::RolledBack { reason, .. }
             | Outcome::RollbackFailed { reason }
             | Outcome::Failed { reason }
+            | Outcome::Unreachable { reason }
             | Outcome::Unknown { reason },
         ) => Some(format!("{host} failed: {reason}")),
         Some(Outcome::Refused { reasons }) => Some(format!("{host} refused: {}", reasons.join("; "))),
