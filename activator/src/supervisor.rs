@@ -1,66 +1,210 @@
-//! The development supervisor. To be completed.
+//! The development supervisor: runs services where no systemd does, such as in a container or on a build machine.
+//!
+//! It is for development and says so. Two processes belong to a profile. The *worker* starts and stops services, restarts
+//! them with back-off, keeps their logs, and obeys requests on the socket `<profile>/supervisor.sock`. The *keeper* does
+//! nothing but live: its number stands in `<profile>/supervisor.pid`, and when it ends, by whatever signal, the worker stops
+//! all services in good order and ends too. That is how `kill` works for a program that cannot catch signals; and a keeper
+//! whose worker was killed ends what that one left. Both leave the session in which they were started.
+//!
+//! The client starts the two when it first needs them. What should run stands in `<profile>/supervisor.json`, so that it
+//! runs again after the machine was restarted, as soon as anybody asks. A supervisor without services ends by itself.
 
 use std::path::Path;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use sarsen_store::manifest::Service;
 
 use crate::services::{ServiceError, ServiceManager, UnitState};
 
-/// The client side of the development supervisor.
+use messages::{Request, Response};
+use place::Place;
+
+mod daemon;
+mod log;
+mod messages;
+mod place;
+mod record;
+mod unit;
+mod worker;
+
+pub use daemon::{Part, supervise};
+
+/// The name for people.
+const NAME: &str = "development supervisor";
+
+/// How often a client looks whether what it waits for has happened.
+const LOOK: Duration = Duration::from_millis(20);
+
+/// How many lines of a unit's log a failure report shows.
+const LOG_LINES: usize = 20;
+
+/// The client side of the development supervisor of one profile.
 #[derive(Debug)]
-pub struct SupervisorClient {}
+pub struct SupervisorClient {
+    place: Place,
+}
 
 impl SupervisorClient {
     /// Talks to the supervisor of one profile; it is started when it is first needed.
-    pub fn new(_root: &Path, _profile: &str) -> Self {
-        Self {}
+    pub fn new(root: &Path, profile: &str) -> Self {
+        Self { place: Place::new(root, profile) }
+    }
+
+    /// Asks the supervisor to stop all services and to end; it is no error when none runs.
+    pub fn shut_down(&self, deadline: Duration) -> Result<(), ServiceError> {
+        let end = Instant::now() + deadline;
+        while messages::ask_running(&self.place, &Request::Shutdown)?.is_some() {
+            if end <= Instant::now() {
+                return Err(late("end", deadline));
+            }
+            std::thread::sleep(LOOK);
+        }
+        Ok(())
+    }
+
+    /// Asks the supervisor, which is started if it does not run.
+    fn ask(&self, request: &Request) -> Result<Response, ServiceError> {
+        if let Some(response) = messages::ask_running(&self.place, request)? {
+            return Ok(response);
+        }
+        daemon::start_keeper(&self.place)?;
+        let running = messages::ask_running(&self.place, request)?;
+        running.ok_or_else(|| ServiceError::Supervisor { problem: "ended at once".to_owned(), source: None })
+    }
+
+    /// Asks for something that is done when the answer is there.
+    fn order(&self, request: &Request, action: &str) -> Result<(), ServiceError> {
+        match self.ask(request)? {
+            Response::Done | Response::States { .. } => Ok(()),
+            Response::Failed { message } => Err(ServiceError::Manager { manager: NAME, action: action.to_owned(), message }),
+        }
+    }
+
+    /// Waits until no unit of `units` is as `unsettled` says.
+    fn wait(
+        &self,
+        units: &[String],
+        end: Instant,
+        deadline: Duration,
+        action: &str,
+        unsettled: impl Fn(&UnitState) -> bool,
+    ) -> Result<Vec<UnitState>, ServiceError> {
+        loop {
+            let states = self.states(units)?;
+            if !states.iter().any(&unsettled) {
+                return Ok(states);
+            }
+            if end <= Instant::now() {
+                return Err(late(action, deadline));
+            }
+            std::thread::sleep(LOOK);
+        }
     }
 }
 
-/// Which of the two processes of the development supervisor this one is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Part {
-    /// The keeper, `sarsen-activator supervise`: starts the worker; its end, by whatever signal, is the worker's order to stop all services.
-    Keeper,
-    /// The worker, `sarsen-activator supervise --worker`: starts and stops the services.
-    Worker,
+fn milliseconds(time: Duration) -> u64 {
+    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
 }
 
-/// Runs the development supervisor of one profile until it is told to shut down.
-pub fn supervise(_root: &Path, _profile: &str, _part: Part) -> Result<(), ServiceError> {
-    Ok(())
+fn late(action: &str, deadline: Duration) -> ServiceError {
+    ServiceError::Deadline { manager: NAME, action: action.to_owned(), seconds: deadline.as_millis().div_ceil(1000) }
 }
 
 impl ServiceManager for SupervisorClient {
     fn name(&self) -> &'static str {
-        "development supervisor"
+        NAME
     }
-    fn install(&self, _current: &Path, _services: &[Service], _former: &[Service]) -> Result<(), ServiceError> {
+
+    fn install(&self, _current: &Path, services: &[Service], _former: &[Service]) -> Result<(), ServiceError> {
+        if services.is_empty() && !self.place.record().exists() {
+            return Ok(());
+        }
+        self.order(&Request::Install { services: services.to_vec() }, "take over the definitions of services")
+    }
+
+    fn start(&self, units: &[String], deadline: Duration) -> Result<(), ServiceError> {
+        let end = Instant::now() + deadline;
+        if units.is_empty() {
+            return Ok(());
+        }
+        let action = format!("start {}", units.join(", "));
+        self.order(&Request::Start { units: units.to_vec() }, &action)?;
+        let states = self.wait(units, end, deadline, &action, |state| !state.active && !state.failed)?;
+        let failed: Vec<String> = states.iter().filter(|state| state.failed).map(|state| self.describe(state)).collect();
+        if failed.is_empty() {
+            return Ok(());
+        }
+        Err(ServiceError::Manager { manager: NAME, action, message: failed.join("\n") })
+    }
+
+    fn stop(&self, units: &[String], deadline: Duration) -> Result<(), ServiceError> {
+        let end = Instant::now() + deadline;
+        if !self.place.record().exists() {
+            return Ok(());
+        }
+        for unit in units {
+            let action = format!("stop {unit}");
+            let unit = std::slice::from_ref(unit);
+            self.order(&Request::Stop { units: unit.to_vec() }, &action)?;
+            self.wait(unit, end, deadline, &action, |state| state.pid.is_some())?;
+        }
         Ok(())
     }
-    fn start(&self, _units: &[String], _deadline: Duration) -> Result<(), ServiceError> {
+
+    fn reload(&self, units: &[String], deadline: Duration) -> Result<(), ServiceError> {
+        for unit in units {
+            let timeout_ms = milliseconds(deadline);
+            self.order(&Request::Reload { unit: unit.clone(), timeout_ms }, &format!("reload {unit}"))?;
+        }
         Ok(())
     }
-    fn stop(&self, _units: &[String], _deadline: Duration) -> Result<(), ServiceError> {
-        Ok(())
+
+    fn states(&self, units: &[String]) -> Result<Vec<UnitState>, ServiceError> {
+        let absent = |unit: &String| UnitState {
+            unit: unit.clone(),
+            active: false,
+            failed: false,
+            state: "inactive".to_owned(),
+            pid: None,
+            restarts: 0,
+        };
+        if units.is_empty() || !self.place.record().exists() {
+            return Ok(units.iter().map(absent).collect());
+        }
+        match self.ask(&Request::States { units: units.to_vec() })? {
+            Response::States { states } => Ok(states.into_iter().map(UnitState::from).collect()),
+            Response::Done => Ok(units.iter().map(absent).collect()),
+            Response::Failed { message } => {
+                Err(ServiceError::Manager { manager: NAME, action: "tell the units' states".to_owned(), message })
+            }
+        }
     }
-    fn reload(&self, _units: &[String], _deadline: Duration) -> Result<(), ServiceError> {
-        Ok(())
+
+    fn log_tail(&self, unit: &str) -> String {
+        log::read_tail(&self.place.unit_log(unit), LOG_LINES)
     }
-    fn states(&self, _units: &[String]) -> Result<Vec<UnitState>, ServiceError> {
-        Ok(Vec::new())
+
+    fn arm_dead_man(&self, after: Duration) -> Result<(), ServiceError> {
+        let request = Request::ArmDeadMan { after_ms: milliseconds(after) };
+        self.order(&request, "remember when to give up the trial")
     }
-    fn log_tail(&self, _unit: &str) -> String {
-        String::new()
-    }
-    fn arm_dead_man(&self, _after: Duration) -> Result<(), ServiceError> {
-        Ok(())
-    }
+
     fn disarm_dead_man(&self) -> Result<(), ServiceError> {
-        Ok(())
+        // One that does not run has nothing to forget.
+        messages::ask_running(&self.place, &Request::DisarmDeadMan).map(drop)
     }
+
     fn notes(&self) -> Vec<String> {
-        Vec::new()
+        vec!["services run under sarsen's development supervisor, because no systemd runs here; it is not meant for production".to_owned()]
     }
 }
+
+impl SupervisorClient {
+    fn describe(&self, state: &UnitState) -> String {
+        let log: String = self.log_tail(&state.unit).lines().map(|line| format!("\n  {line}")).collect();
+        format!("{} is {}{log}", state.unit, state.state)
+    }
+}
+
+#[cfg(test)]
+mod tests;
