@@ -4,6 +4,8 @@
 //! [`sarsen_store::wire`]. Kind [`REQUEST`] carries one [`Request`], kind [`RESPONSE`] one [`Response`], both as JSON.
 //! The operator speaks first: `Hello`, then any number of requests, one at a time. Each request has exactly one final
 //! response; `Activate`, `Rollback`, `Confirm` and `Abort` send any number of [`Response::Event`] before it.
+//! The final response to `Activate` and `Rollback` that lead to a trial is [`Response::OnTrial`]: the trial goes on by itself,
+//! whatever becomes of this session, until `Confirm` or `Abort` (answered by `Committed`, `RolledBack` or `RollbackFailed`) or its deadline.
 //! After `Response::Ready` to `Stage` both sides speak the transfer protocol until it ends, then the target sends `Staged`.
 //! Neither side trusts the other beyond the bounds of the frames; unknown members are refused, and so is another version.
 
