@@ -93,7 +93,7 @@ impl ActivateError {
     /// Says that the file or what it names does not exist.
     pub fn is_missing(&self) -> bool {
         match self {
-            Self::File(error) => error.source.kind() == io::ErrorKind::NotFound,
+            Self::File(error) => error.is_missing(),
             Self::Io { source, .. } => source.kind() == io::ErrorKind::NotFound,
             Self::NoGeneration { .. } => true,
             Self::Damaged { .. }

@@ -6,6 +6,7 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::io;
+use std::path::Path;
 
 use sarsen_store::ObjectRef;
 use sarsen_store::fsutil;
@@ -123,7 +124,7 @@ impl ProfileLayout {
     /// Makes a generation current in one step, or none.
     pub fn switch_to(&self, generation: Option<u64>) -> Result<(), ActivateError> {
         match generation {
-            Some(number) => Ok(fsutil::replace_symlink(&self.current(), &layout::generation_target(number))?),
+            Some(number) => Ok(fsutil::replace_symlink(&self.current(), Path::new(&layout::generation_target(number)))?),
             None => statefile::remove(&self.current()),
         }
     }

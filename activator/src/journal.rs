@@ -5,8 +5,6 @@
 //! A last line without its end was being written when the machine stopped, so its step had not begun.
 //! The normative text is `LAYOUT.md`, section "Journal".
 
-use std::io;
-
 use sarsen_store::fsutil;
 use serde::{Deserialize, Serialize};
 
@@ -120,16 +118,12 @@ impl ProfileLayout {
 
     /// Writes a step down durably, before it is done.
     pub(crate) fn append_step(&self, step: &Step) -> Result<(), ActivateError> {
-        Ok(fsutil::append_durable(&self.journal(), render(step).as_bytes())?)
+        Ok(fsutil::append_durable(&self.journal(), render(step).as_bytes(), 0o644)?)
     }
 
     /// The steps of the trial with this nonce; none if the journal is of another trial, which means that this one had not begun.
     pub(crate) fn read_journal(&self, nonce: &str) -> Result<Vec<Step>, ActivateError> {
-        let text = match fsutil::read_file_bounded(&self.journal(), JOURNAL_BYTES_MAX) {
-            Ok(text) => text,
-            Err(error) if error.source.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
-            Err(error) => return Err(error.into()),
-        };
+        let text = fsutil::read_file_if_exists(&self.journal(), JOURNAL_BYTES_MAX)?.unwrap_or_default();
         let steps = parse(&text).map_err(|source| ActivateError::Damaged { path: self.journal(), source })?;
         match steps.first() {
             Some(Step::Begin { version, .. }) if *version != STATE_VERSION => {

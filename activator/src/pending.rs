@@ -5,6 +5,9 @@
 //! either in time or late, never both. What follows from a decision may be done by anybody and any number of times.
 //! The normative text is `LAYOUT.md`, section "Trials".
 
+use std::path::Path;
+
+use sarsen_store::fsutil;
 use serde::{Deserialize, Serialize};
 
 use crate::clock::Moment;
@@ -13,7 +16,6 @@ use crate::generation::TrialResult;
 use crate::layout::{self, ProfileLayout};
 use crate::lock::Lock;
 use crate::statefile;
-use sarsen_store::fsutil;
 
 /// A trial.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -60,8 +62,8 @@ pub enum Phase {
 pub enum Decision {
     /// The trial is kept, by this wish or an earlier one.
     Committed(Pending),
-    /// The trial is given up, by this wish or an earlier one.
-    GivenUp(Pending),
+    /// The trial is given up, by this wish or an earlier one, for this reason.
+    GivenUp(Pending, String),
     /// No trial with that nonce runs.
     NoTrial,
     /// The trial is not that far: it cannot be confirmed yet.
@@ -104,15 +106,19 @@ impl ProfileLayout {
                 Ok(Decision::Committed(pending))
             }
             Phase::OnTrial { .. } => {
-                pending.phase = Phase::GivenUp { reason: "the confirmation came too late".to_owned() };
+                let reason = "the confirmation came too late".to_owned();
+                pending.phase = Phase::GivenUp { reason: reason.clone() };
                 self.write_pending(&pending)?;
-                Ok(Decision::GivenUp(pending))
+                Ok(Decision::GivenUp(pending, reason))
             }
             Phase::Committed => {
                 self.finish_commit(&pending)?;
                 Ok(Decision::Committed(pending))
             }
-            Phase::GivenUp { .. } => Ok(Decision::GivenUp(pending)),
+            Phase::GivenUp { ref reason } => {
+                let reason = reason.clone();
+                Ok(Decision::GivenUp(pending, reason))
+            }
         }
     }
 
@@ -124,19 +130,22 @@ impl ProfileLayout {
             Phase::Activating { .. } | Phase::OnTrial { .. } => {
                 pending.phase = Phase::GivenUp { reason: reason.to_owned() };
                 self.write_pending(&pending)?;
-                Ok(Decision::GivenUp(pending))
+                Ok(Decision::GivenUp(pending, reason.to_owned()))
             }
             Phase::Committed => {
                 self.finish_commit(&pending)?;
                 Ok(Decision::Committed(pending))
             }
-            Phase::GivenUp { .. } => Ok(Decision::GivenUp(pending)),
+            Phase::GivenUp { ref reason } => {
+                let reason = reason.clone();
+                Ok(Decision::GivenUp(pending, reason))
+            }
         }
     }
 
     /// Carries out that a trial is kept: `good`, the record, no trial any more. Each step may have been done before.
     fn finish_commit(&self, pending: &Pending) -> Result<(), ActivateError> {
-        fsutil::replace_symlink(&self.good(), &layout::generation_target(pending.generation))?;
+        fsutil::replace_symlink(&self.good(), Path::new(&layout::generation_target(pending.generation)))?;
         if let Some(mut record) = self.read_record(pending.generation)? {
             record.nonce.clone_from(&pending.nonce);
             record.result = TrialResult::Committed;

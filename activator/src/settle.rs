@@ -1,1 +1,118 @@
-//! To be written: settle.
+//! Settling: a trial that was left behind comes to its end.
+//!
+//! Whoever finds `pending.json` while the profile's lock is free has found a trial whose process is dead. If it was
+//! decided, the decision is carried out; if not, it is given up. Sessions do this before they do anything else, the
+//! dead-man timer does it when nobody comes, and the boot does it before services start.
+
+use sarsen_store::manifest::Phase as HookPhase;
+
+use crate::activate::Engine;
+use crate::clock::Moment;
+use crate::error::{ActivateError, describe};
+use crate::generation::TrialResult;
+use crate::goback::Units;
+use crate::lock::{Attempt, Lock};
+use crate::pending::{Decision, Pending, Phase};
+use crate::protocol::Response;
+
+impl Engine<'_> {
+    /// Settles a trial that was left behind, if there is one and nobody else is at it.
+    ///
+    /// Returns what became of it. Touches nothing, not even the lock, if there is no trial.
+    pub fn settle_if_free(&self, units: Units) -> Result<Option<Response>, ActivateError> {
+        if self.profile.read_pending()?.is_none() {
+            return Ok(None);
+        }
+        match Lock::attempt(&self.profile.lock())? {
+            Attempt::Held(mut lock) => {
+                lock.announce("somebody who settles a trial that was left behind")?;
+                self.settle(units)
+            }
+            Attempt::Busy(_) => Ok(None),
+        }
+    }
+
+    /// Settles a trial that was left behind, if there is one. The caller holds the profile's lock.
+    pub(crate) fn settle(&self, units: Units) -> Result<Option<Response>, ActivateError> {
+        let Some(pending) = self.profile.read_pending()? else {
+            self.tidy_record()?;
+            return Ok(None);
+        };
+        let outcome = match self.profile.give_up(&pending.nonce, find_reason(&pending, &self.machine.moment()))? {
+            Decision::Committed(pending) => {
+                self.finish_after_commit(&pending);
+                Response::Committed { generation: pending.generation }
+            }
+            Decision::GivenUp(pending, reason) => self.go_back(&pending, &reason, units),
+            Decision::NoTrial | Decision::NotHealthyYet => return Ok(None),
+        };
+        self.event(&describe_settled(pending.generation, &outcome));
+        Ok(Some(outcome))
+    }
+
+    /// What follows a commit and may fail without undoing it: hooks after the confirmation, and the dead man's end.
+    pub(crate) fn finish_after_commit(&self, pending: &Pending) {
+        let mut notes = Vec::new();
+        if let Err(error) = self.machine.services().disarm_dead_man() {
+            notes.push(format!("the dead-man timer could not be taken back: {}", describe(&error)));
+        }
+        let hooks = match self.profile.load_generation(pending.generation) {
+            Ok(loaded) => self.machine.run_hooks(&loaded.manifest, HookPhase::PostConfirm, pending.generation),
+            Err(error) => Err(describe(&error)),
+        };
+        match hooks {
+            Ok(lines) => notes.extend(lines),
+            Err(failure) => notes.push(format!("after the confirmation: {failure}")),
+        }
+        if notes.is_empty() {
+            return;
+        }
+        notes.iter().for_each(|note| self.event(note));
+        if let Ok(Some(mut record)) = self.profile.read_record(pending.generation) {
+            record.notes = notes;
+            if let Err(error) = self.profile.write_record(&record) {
+                self.event(&format!("the notes of generation {} could not be recorded: {}", pending.generation, describe(&error)));
+            }
+        }
+    }
+
+    /// A generation that was recorded, but whose trial never began, is marked as such. Only the newest can be one.
+    fn tidy_record(&self) -> Result<(), ActivateError> {
+        let Some(newest) = self.profile.list_generations()?.last().copied() else { return Ok(()) };
+        match self.profile.read_record(newest)? {
+            Some(mut record) if record.result == TrialResult::Pending => {
+                record.result = TrialResult::RolledBack;
+                record.reason = Some("the activation was interrupted before it changed anything".to_owned());
+                self.profile.write_record(&record)
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+fn find_reason(pending: &Pending, now: &Moment) -> &'static str {
+    let late = match pending.phase {
+        Phase::OnTrial { deadline_boottime_ms } => now.boottime_ms >= deadline_boottime_ms,
+        Phase::Activating { .. } | Phase::Committed | Phase::GivenUp { .. } => false,
+    };
+    if now.boot_id != pending.boot_id {
+        "reboot before confirmation"
+    } else if late {
+        "not confirmed in time"
+    } else {
+        "the activation was interrupted"
+    }
+}
+
+/// What became of a trial that was left behind, in one line.
+pub(crate) fn describe_settled(generation: u64, outcome: &Response) -> String {
+    let end = match outcome {
+        Response::Committed { .. } => "had been confirmed and is kept".to_owned(),
+        Response::RolledBack { generation, reason } => {
+            format!("was given up ({reason}); current is {}", crate::goback::describe_generation(*generation))
+        }
+        Response::RollbackFailed { reason, failure } => format!("was given up ({reason}), and going back failed: {failure}"),
+        other => format!("ended as {other:?}"),
+    };
+    format!("the trial of generation {generation}, left behind by an earlier deployment, {end}")
+}

@@ -30,11 +30,7 @@ struct Versioned<T> {
 
 /// Reads a file; nothing if there is none. The version is looked at before anything else.
 pub(crate) fn read<T: DeserializeOwned>(path: &Path) -> Result<Option<T>, ActivateError> {
-    let text = match fsutil::read_file_bounded(path, STATE_BYTES_MAX) {
-        Ok(text) => text,
-        Err(error) if error.source.kind() == io::ErrorKind::NotFound => return Ok(None),
-        Err(error) => return Err(error.into()),
-    };
+    let Some(text) = fsutil::read_file_if_exists(path, STATE_BYTES_MAX)? else { return Ok(None) };
     let damaged = |source| ActivateError::Damaged { path: path.to_owned(), source };
     let VersionOnly { version: found } = serde_json::from_slice(&text).map_err(damaged)?;
     if found != u64::from(STATE_VERSION) {
@@ -53,11 +49,8 @@ pub(crate) fn write<T: Serialize>(path: &Path, content: &T) -> Result<(), Activa
 
 /// Removes a file or link durably; it is no error if there is none.
 pub(crate) fn remove(path: &Path) -> Result<(), ActivateError> {
-    match fsutil::remove_file(path) {
-        Ok(()) => Ok(()),
-        Err(error) if error.source.kind() == io::ErrorKind::NotFound => Ok(()),
-        Err(error) => Err(error.into()),
-    }
+    fsutil::remove_file(path)?;
+    Ok(fsutil::sync_dir(path.parent().unwrap_or(Path::new("/")))?)
 }
 
 /// Reads the target of a link; nothing if there is nothing at `path` or something that is no link.

@@ -1,0 +1,211 @@
+//! Going back: the given-up trial is undone from its journal, and the recorded previous generation runs again, verified.
+//!
+//! Every step may be repeated, so whoever is killed here is followed by the next who settles the trial. One step that
+//! fails does not keep the others from being tried: the worst end is a machine on the previous generation with one
+//! link wrong, said in words, not one that stopped half way.
+
+use std::path::Path;
+use std::time::Duration;
+
+use sarsen_store::fsutil;
+use sarsen_store::manifest::{self, Service};
+
+use crate::activate::{Engine, START_TIME, link_obstacle, stop_time};
+use crate::diff::Loaded;
+use crate::error::{ActivateError, describe};
+use crate::generation::TrialResult;
+use crate::journal::{Undo, plan_undo};
+use crate::pending::Pending;
+use crate::protocol::Response;
+use crate::statefile;
+
+/// How long units of the previous generation may take until they are active again.
+const VERIFY_TIME: Duration = Duration::from_secs(30);
+
+/// Whether running units are touched when a trial is settled.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Units {
+    /// They are stopped and started as the journal says.
+    Restore,
+    /// They are left to the manager, which starts them later in this boot; waiting for them here would wait for ourselves.
+    LeaveToBoot,
+}
+
+/// Both sides of the way back.
+struct Way {
+    given_up: Option<Loaded>,
+    previous: Option<Loaded>,
+}
+
+impl Way {
+    fn former_services(&self) -> &[Service] {
+        self.given_up.as_ref().map_or(&[], |loaded| &loaded.manifest.services)
+    }
+
+    fn services(&self) -> &[Service] {
+        self.previous.as_ref().map_or(&[], |loaded| &loaded.manifest.services)
+    }
+}
+
+impl Engine<'_> {
+    /// Goes back from a trial that is decided as given up, records it, and ends the trial. The caller holds the profile's lock.
+    ///
+    /// Shape: [`Response::RolledBack`] or [`Response::RollbackFailed`]. The trial stays if `current` could not be switched,
+    /// so that the next session tries again.
+    pub(crate) fn go_back(&self, pending: &Pending, reason: &str, units: Units) -> Response {
+        let mut failures = Vec::new();
+        let begun = self.undo(pending, units, &mut failures);
+        let way_is_open = self.profile.read_current().is_ok_and(|current| current == pending.previous);
+        if !way_is_open {
+            failures.push(format!("the current generation is not {}", describe_generation(pending.previous)));
+        }
+        if begun {
+            self.run_rollback_hooks(pending, &mut failures);
+        }
+        if units == Units::Restore && way_is_open {
+            self.verify_units(pending.previous, &mut failures);
+        }
+        let failure = (!failures.is_empty()).then(|| failures.join("; "));
+        self.record_going_back(pending, reason, failure.as_deref());
+        if way_is_open && let Err(error) = statefile::remove(&self.profile.pending()) {
+            self.event(&format!("the trial could not be removed: {}", describe(&error)));
+        }
+        if let Err(error) = self.machine.services().disarm_dead_man() {
+            self.event(&format!("the dead-man timer could not be taken back: {}", describe(&error)));
+        }
+        match failure {
+            None => Response::RolledBack { generation: pending.previous, reason: reason.to_owned() },
+            Some(failure) => Response::RollbackFailed { reason: reason.to_owned(), failure },
+        }
+    }
+
+    /// Undoes what the journal holds; says whether the trial had begun to change anything.
+    fn undo(&self, pending: &Pending, units: Units, failures: &mut Vec<String>) -> bool {
+        let load = |number| self.profile.load_generation(number);
+        let way = Way { given_up: load(pending.generation).ok(), previous: pending.previous.and_then(|number| load(number).ok()) };
+        let steps = match self.profile.read_journal(&pending.nonce) {
+            Ok(steps) => plan_undo(&steps),
+            Err(error) => {
+                self.event(&format!("everything is restored, because what was done is not known: {}", describe(&error)));
+                undo_everything(pending, &way)
+            }
+        };
+        for step in &steps {
+            if let Err(error) = self.undo_step(step, &way, units) {
+                failures.push(describe(&error));
+            }
+        }
+        !steps.is_empty()
+    }
+
+    fn undo_step(&self, step: &Undo, way: &Way, units: Units) -> Result<(), ActivateError> {
+        let manager = self.machine.services();
+        let touch_units = units == Units::Restore;
+        match step {
+            Undo::Stop(units) if touch_units => Ok(manager.stop(units, stop_time(way.former_services()))?),
+            Undo::Start(units) if touch_units => Ok(manager.start(units, START_TIME)?),
+            Undo::Reload(units) if touch_units => Ok(manager.reload(units, START_TIME)?),
+            Undo::Stop(_) | Undo::Start(_) | Undo::Reload(_) => Ok(()),
+            Undo::Link { path, former, target } => restore_link(path, former.as_deref(), target.as_deref()),
+            Undo::Switch(previous) => self.profile.switch_to(*previous),
+            Undo::Install => Ok(manager.install(&self.profile.current(), way.services(), way.former_services())?),
+        }
+    }
+
+    fn run_rollback_hooks(&self, pending: &Pending, failures: &mut Vec<String>) {
+        let ran = match self.profile.load_generation(pending.generation) {
+            Ok(given_up) => self.machine.run_hooks(&given_up.manifest, manifest::Phase::OnRollback, pending.generation),
+            Err(error) => Err(describe(&error)),
+        };
+        match ran {
+            Ok(lines) => lines.iter().for_each(|line| self.event(line)),
+            Err(failure) => failures.push(failure),
+        }
+    }
+
+    /// Looks whether the units of the previous generation run, for as long as they may take to start.
+    fn verify_units(&self, previous: Option<u64>, failures: &mut Vec<String>) {
+        let Some(number) = previous else { return };
+        let loaded = match self.profile.load_generation(number) {
+            Ok(loaded) => loaded,
+            Err(error) => return failures.push(describe(&error)),
+        };
+        let names = loaded.unit_names();
+        let deadline_ms = self.machine.moment().boottime_ms + crate::clock::milliseconds(VERIFY_TIME);
+        loop {
+            let states = match self.machine.services().states(&names) {
+                Ok(states) => states,
+                Err(error) => return failures.push(describe(&error)),
+            };
+            let late = self.machine.moment().boottime_ms >= deadline_ms;
+            let bad: Vec<_> = states.iter().filter(|state| state.failed || (late && !state.active)).collect();
+            if !bad.is_empty() {
+                failures.extend(bad.iter().map(|state| format!("unit `{}` of generation {number} is {}", state.unit, state.state)));
+                return;
+            }
+            if states.iter().all(|state| state.active) {
+                return;
+            }
+            self.machine.pause();
+        }
+    }
+
+    fn record_going_back(&self, pending: &Pending, reason: &str, failure: Option<&str>) {
+        let recorded = self.profile.read_record(pending.generation).and_then(|record| match record {
+            Some(mut record) => {
+                record.nonce.clone_from(&pending.nonce);
+                record.result = if failure.is_some() { TrialResult::Failed } else { TrialResult::RolledBack };
+                record.reason = Some(reason.to_owned());
+                record.failure = failure.map(str::to_owned);
+                self.profile.write_record(&record)
+            }
+            None => Ok(()),
+        });
+        if let Err(error) = recorded {
+            self.event(&format!("what became of generation {} could not be recorded: {}", pending.generation, describe(&error)));
+        }
+    }
+}
+
+/// The words for a generation that may be none.
+pub(crate) fn describe_generation(generation: Option<u64>) -> String {
+    generation.map_or_else(|| "none".to_owned(), |number| format!("generation {number}"))
+}
+
+/// Every step that the trial may have done, for a journal that cannot be read.
+fn undo_everything(pending: &Pending, way: &Way) -> Vec<Undo> {
+    let mut undo = Vec::new();
+    if let Some(given_up) = &way.given_up {
+        let plan = crate::diff::plan_activation(way.previous.as_ref(), given_up);
+        undo.push(Undo::Stop(plan.start.iter().rev().cloned().collect()));
+        let links = |loaded: &Loaded| loaded.manifest.links.iter().map(|it| (it.path.clone(), it.target.clone())).collect::<Vec<_>>();
+        let former = way.previous.as_ref().map(links).unwrap_or_default();
+        let made = links(given_up);
+        for path in plan.links_make.iter().chain(&plan.links_remove) {
+            let find = |links: &[(String, String)]| links.iter().find(|(known, _)| known == path).map(|(_, target)| target.clone());
+            undo.push(Undo::Link { path: path.clone(), former: find(&former), target: find(&made) });
+        }
+    }
+    undo.extend([Undo::Switch(pending.previous), Undo::Install]);
+    undo.push(Undo::Start(way.previous.as_ref().map(Loaded::unit_names).unwrap_or_default()));
+    undo
+}
+
+/// Leads a managed path where it led before. One that somebody else has taken meanwhile is left alone, and said.
+fn restore_link(path: &str, former: Option<&str>, target: Option<&str>) -> Result<(), ActivateError> {
+    let path = Path::new(path);
+    let present = statefile::read_link(path)?;
+    if present.as_deref() == former {
+        return Ok(());
+    }
+    if present.as_deref() != target && present.is_some() {
+        return Err(ActivateError::Machine { message: format!("`{}` was changed by somebody else and stays as it is", path.display()) });
+    }
+    match former {
+        Some(former) => match link_obstacle(path) {
+            Some(obstacle) => Err(ActivateError::Machine { message: obstacle }),
+            None => Ok(fsutil::replace_symlink(path, Path::new(former))?),
+        },
+        None => statefile::remove(path),
+    }
+}
