@@ -15,7 +15,7 @@ use crate::clock::milliseconds;
 use crate::diff::{ActivationPlan, Loaded, plan_activation};
 use crate::error::{ActivateError, describe};
 use crate::generation::{Record, TrialResult, load_bundle};
-use crate::goback::{Units, describe_generation};
+use crate::goback::{Verification, describe_generation};
 use crate::journal::Step;
 use crate::layout::{ProfileLayout, bundle_target};
 use crate::lock::{Attempt, Lock};
@@ -128,7 +128,7 @@ impl Engine<'_> {
             Attempt::Held(lock) => lock,
             Attempt::Busy(holder) => return Ok(Response::Locked { holder }),
         };
-        self.settle(Units::Restore)?;
+        self.settle(Verification::Now)?;
         let prepared = match self.prepare(task, identity)? {
             Prospect::Possible(prepared) => prepared,
             Prospect::Answer(response) => return Ok(response),
@@ -191,7 +191,11 @@ impl Engine<'_> {
         match wanted {
             Some(number) if known.contains(&number) => Ok(Ok(number)),
             Some(number) => Ok(Err(format!("there is no generation {number}: there are {}", list_numbers(&known)))),
-            None => Ok(Err(format!("no generation is recorded as the one before {}: there are {}", describe_generation(current), list_numbers(&known)))),
+            None => Ok(Err(format!(
+                "no generation is recorded as the one before {}: there are {}",
+                describe_generation(current),
+                list_numbers(&known)
+            ))),
         }
     }
 
@@ -289,7 +293,7 @@ impl Engine<'_> {
                 self.finish_after_commit(&pending);
                 Response::Committed { generation: pending.generation }
             }
-            Ok(Decision::GivenUp(pending, reason)) => self.go_back(&pending, &reason, Units::Restore),
+            Ok(Decision::GivenUp(pending, reason)) => self.go_back(&pending, &reason, Verification::Now),
             Ok(Decision::NoTrial | Decision::NotHealthyYet) => Response::RollbackFailed { reason, failure: "the trial is gone".to_owned() },
             // Without the decision on disk nobody may act on it; the next session tries again.
             Err(error) => Response::RollbackFailed { reason, failure: format!("the trial could not be given up: {}", describe(&error)) },
@@ -324,8 +328,7 @@ impl Engine<'_> {
         }
         if !plan.start.is_empty() {
             self.event(&format!("starting {}", plan.start.join(", ")));
-            let started = step(Step::Start { units: plan.start.clone() }, &|| services(manager.start(&plan.start, START_TIME)));
-            started.map_err(|reason| self.with_logs(&reason, &plan.start))?;
+            step(Step::Start { units: plan.start.clone() }, &|| services(manager.start(&plan.start, START_TIME)))?;
         }
         self.event("waiting until it is healthy");
         self.machine.wait_healthy(&new.manifest)
@@ -361,15 +364,6 @@ impl Engine<'_> {
         })
     }
 
-    fn with_logs(&self, reason: &str, units: &[String]) -> String {
-        let states = self.machine.services().states(units).unwrap_or_default();
-        let failed = states.iter().filter(|state| state.failed);
-        failed.fold(reason.to_owned(), |text, state| {
-            let log = self.machine.services().log_tail(&state.unit);
-            format!("{text}\nunit `{}` is {}\n{log}", state.unit, state.state)
-        })
-    }
-
     /// Waits until the trial is decided, or decides that nobody did in time. Fails with the reason to go back.
     fn await_decision(&self, pending: &Pending, trial: &Trial, confirmation: Confirmation) -> Result<(), String> {
         let wait = Duration::from_millis(trial.confirm_timeout_ms).min(CONFIRM_TIME_MAX);
@@ -392,9 +386,12 @@ impl Engine<'_> {
             match found.phase {
                 Phase::GivenUp { reason } => return Err(reason),
                 Phase::Activating { .. } | Phase::OnTrial { .. } if late => return Err("not confirmed in time".to_owned()),
-                // Who confirmed is at it; at the deadline the decision is carried out here.
-                Phase::Committed if late => return Err("not confirmed in time".to_owned()),
-                Phase::Activating { .. } | Phase::OnTrial { .. } | Phase::Committed => self.machine.pause(),
+                Phase::Activating { .. } | Phase::OnTrial { .. } => self.machine.pause(),
+                // Who confirmed carries the commit out, or died at it: then it is carried out here.
+                Phase::Committed => {
+                    self.profile.confirm(&pending.nonce, &self.machine.moment()).map_err(|error| describe(&error))?;
+                    return Ok(());
+                }
             }
         }
     }

@@ -90,7 +90,8 @@ fn compare_services(old: Option<&Loaded>, new: &Loaded, plan: &mut ActivationPla
 }
 
 fn compare_links(old: Option<&Manifest>, new: &Manifest, plan: &mut ActivationPlan) {
-    let table = |manifest: &Manifest| manifest.links.iter().map(|link| (link.path.clone(), link.target.clone())).collect::<BTreeMap<_, _>>();
+    let table =
+        |manifest: &Manifest| manifest.links.iter().map(|link| (link.path.clone(), link.target.clone())).collect::<BTreeMap<_, _>>();
     let (old, new) = (old.map(table).unwrap_or_default(), table(new));
     plan.links_make = new.iter().filter(|(path, target)| old.get(*path) != Some(target)).map(|(path, _)| path.clone()).collect();
     plan.links_remove = old.into_keys().filter(|path| !new.contains_key(path)).collect();

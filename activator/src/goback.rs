@@ -22,13 +22,13 @@ use crate::statefile;
 /// How long units of the previous generation may take until they are active again.
 const VERIFY_TIME: Duration = Duration::from_secs(30);
 
-/// Whether running units are touched when a trial is settled.
+/// When the units of the previous generation can be looked at.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Units {
-    /// They are stopped and started as the journal says.
-    Restore,
-    /// They are left to the manager, which starts them later in this boot; waiting for them here would wait for ourselves.
-    LeaveToBoot,
+pub enum Verification {
+    /// As soon as they have been started again.
+    Now,
+    /// Not here: this machine is booting, and starts them when the trial has been settled.
+    LeftToBoot,
 }
 
 /// Both sides of the way back.
@@ -52,9 +52,9 @@ impl Engine<'_> {
     ///
     /// Shape: [`Response::RolledBack`] or [`Response::RollbackFailed`]. The trial stays if `current` could not be switched,
     /// so that the next session tries again.
-    pub(crate) fn go_back(&self, pending: &Pending, reason: &str, units: Units) -> Response {
+    pub(crate) fn go_back(&self, pending: &Pending, reason: &str, verification: Verification) -> Response {
         let mut failures = Vec::new();
-        let begun = self.undo(pending, units, &mut failures);
+        let begun = self.undo(pending, &mut failures);
         let way_is_open = self.profile.read_current().is_ok_and(|current| current == pending.previous);
         if !way_is_open {
             failures.push(format!("the current generation is not {}", describe_generation(pending.previous)));
@@ -62,7 +62,7 @@ impl Engine<'_> {
         if begun {
             self.run_rollback_hooks(pending, &mut failures);
         }
-        if units == Units::Restore && way_is_open {
+        if verification == Verification::Now && way_is_open {
             self.verify_units(pending.previous, &mut failures);
         }
         let failure = (!failures.is_empty()).then(|| failures.join("; "));
@@ -80,7 +80,7 @@ impl Engine<'_> {
     }
 
     /// Undoes what the journal holds; says whether the trial had begun to change anything.
-    fn undo(&self, pending: &Pending, units: Units, failures: &mut Vec<String>) -> bool {
+    fn undo(&self, pending: &Pending, failures: &mut Vec<String>) -> bool {
         let load = |number| self.profile.load_generation(number);
         let way = Way { given_up: load(pending.generation).ok(), previous: pending.previous.and_then(|number| load(number).ok()) };
         let steps = match self.profile.read_journal(&pending.nonce) {
@@ -91,21 +91,19 @@ impl Engine<'_> {
             }
         };
         for step in &steps {
-            if let Err(error) = self.undo_step(step, &way, units) {
+            if let Err(error) = self.undo_step(step, &way) {
                 failures.push(describe(&error));
             }
         }
         !steps.is_empty()
     }
 
-    fn undo_step(&self, step: &Undo, way: &Way, units: Units) -> Result<(), ActivateError> {
+    fn undo_step(&self, step: &Undo, way: &Way) -> Result<(), ActivateError> {
         let manager = self.machine.services();
-        let touch_units = units == Units::Restore;
         match step {
-            Undo::Stop(units) if touch_units => Ok(manager.stop(units, stop_time(way.former_services()))?),
-            Undo::Start(units) if touch_units => Ok(manager.start(units, START_TIME)?),
-            Undo::Reload(units) if touch_units => Ok(manager.reload(units, START_TIME)?),
-            Undo::Stop(_) | Undo::Start(_) | Undo::Reload(_) => Ok(()),
+            Undo::Stop(units) => Ok(manager.stop(units, stop_time(way.former_services()))?),
+            Undo::Start(units) => Ok(manager.start(units, START_TIME)?),
+            Undo::Reload(units) => Ok(manager.reload(units, START_TIME)?),
             Undo::Link { path, former, target } => restore_link(path, former.as_deref(), target.as_deref()),
             Undo::Switch(previous) => self.profile.switch_to(*previous),
             Undo::Install => Ok(manager.install(&self.profile.current(), way.services(), way.former_services())?),

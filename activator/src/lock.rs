@@ -81,14 +81,11 @@ pub fn find_holder(path: &Path) -> Option<String> {
 }
 
 fn open(path: &Path) -> Result<File, ActivateError> {
-    OpenOptions::new()
-        .read(true)
-        .write(true)
-        .create(true)
-        .truncate(false)
-        .mode(0o644)
-        .open(path)
-        .map_err(|source| ActivateError::Io { action: "open", path: path.to_owned(), source })
+    OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o644).open(path).map_err(|source| ActivateError::Io {
+        action: "open",
+        path: path.to_owned(),
+        source,
+    })
 }
 
 fn holder(file: File) -> String {

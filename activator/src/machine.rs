@@ -97,7 +97,9 @@ impl Machine for Host {
         let store = ObjectStore::open(self.profile.layout().root()).map_err(failed)?;
         let mut problems = Vec::new();
         for object in store.closure(std::slice::from_ref(bundle)).map_err(failed)? {
-            problems.extend(store.check_object(&object).map_err(failed)?.iter().map(ToString::to_string));
+            if !self.profile.layout().object(&object).is_dir() {
+                problems.push(format!("object `{object}` is missing"));
+            }
             if problems.len() > PROBLEMS_MAX {
                 problems.truncate(PROBLEMS_MAX);
                 problems.push("there are more problems".to_owned());
@@ -128,8 +130,11 @@ impl Machine for Host {
 
     fn adopt_program(&self) -> Result<(), ActivateError> {
         let layout = self.profile.layout();
-        let program = std::env::current_exe()
-            .map_err(|source| ActivateError::Io { action: "find the program at", path: "/proc/self/exe".into(), source })?;
+        let program = std::env::current_exe().map_err(|source| ActivateError::Io {
+            action: "find the program at",
+            path: "/proc/self/exe".into(),
+            source,
+        })?;
         let (Some(directory), Some(name)) = (program.parent(), program.file_name()) else { return Ok(()) };
         let pushed = directory == layout.binaries();
         let target = if pushed { Path::new(name) } else { program.as_path() };

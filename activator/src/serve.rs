@@ -1,1 +1,214 @@
-//! To be written: serve.
+//! The target's side of a session: reads requests, answers them, and holds no state that matters.
+//!
+//! Nothing here decides over a trial but by the two decisions of [`crate::pending`]. An activation runs in a process of its own,
+//! in a session of its own, so that it outlives this one; this side only hands on what it reports. A session
+//! that finds a trial left behind by the dead settles it before it answers anything.
+
+mod answer;
+mod trial;
+
+use std::collections::VecDeque;
+use std::io::{Read, Write};
+
+use sarsen_store::manifest::Identity;
+use sarsen_store::wire::{FrameReader, FrameWriter, WireError};
+use sarsen_store::{ObjectRef, ObjectStore, transfer};
+
+use crate::activate::{Engine, describe_identity};
+use crate::error::{ActivateError, describe};
+use crate::goback::Verification;
+use crate::layout::{Layout, ProfileLayout, ProfileName};
+use crate::machine::{Host, Machine};
+use crate::protocol::{GREETING, PROTOCOL_VERSION, REQUEST, RESPONSE, Request, Response};
+
+/// A session that ended otherwise than by the operator's closing it.
+#[derive(Debug, thiserror::Error)]
+pub enum SessionError {
+    /// The stream broke, or was not cut into frames.
+    #[error("the session broke")]
+    Wire(#[from] WireError),
+    /// The operator said something else than a request.
+    #[error("the operator sent a message of kind {kind:#04x} where a request was due")]
+    Kind {
+        /// The kind of the frame.
+        kind: u8,
+    },
+    /// The greeting could not be written.
+    #[error("cannot greet the operator")]
+    Greeting(#[source] std::io::Error),
+    /// The session had to be ended; the operator was told why.
+    #[error("{message}")]
+    Ended {
+        /// Why.
+        message: String,
+    },
+}
+
+/// Serves one operator until the input ends.
+///
+/// Errors: [`SessionError`]; whatever could be said to the operator has been said.
+pub fn serve(layout: &Layout, input: impl Read, mut output: impl Write) -> Result<(), SessionError> {
+    output.write_all(GREETING).and_then(|()| output.flush()).map_err(SessionError::Greeting)?;
+    let mut connection = Connection { reader: FrameReader::new(input), writer: FrameWriter::new(output) };
+    let Some(mut session) = open(layout, &mut connection)? else { return Ok(()) };
+    while let Some(request) = connection.read_request()? {
+        session.handle(&request, &mut connection)?;
+    }
+    Ok(())
+}
+
+/// Both directions of a session.
+struct Connection<R: Read, W: Write> {
+    reader: FrameReader<R>,
+    writer: FrameWriter<W>,
+}
+
+impl<R: Read, W: Write> Connection<R, W> {
+    /// Reads the next request; nothing at the end. One that is not understood is answered and skipped.
+    fn read_request(&mut self) -> Result<Option<Request>, SessionError> {
+        loop {
+            let Some(frame) = self.reader.read()? else { return Ok(None) };
+            if frame.kind != REQUEST {
+                let message = format!("a message of kind {:#04x} is no request", frame.kind);
+                self.send(&Response::Failed { message })?;
+                return Err(SessionError::Kind { kind: frame.kind });
+            }
+            match serde_json::from_slice(&frame.payload) {
+                Ok(request) => return Ok(Some(request)),
+                Err(error) => self.send(&Response::Failed { message: format!("the request is not understood: {error}") })?,
+            }
+        }
+    }
+
+    fn send(&mut self, response: &Response) -> Result<(), SessionError> {
+        let payload = serde_json::to_vec(response).expect("strings and integers always serialise");
+        self.writer.write(RESPONSE, &payload)?;
+        Ok(self.writer.flush()?)
+    }
+
+    fn send_event(&mut self, message: &str) -> Result<(), SessionError> {
+        self.send(&Response::Event { message: message.to_owned() })
+    }
+
+    /// Says why the session cannot go on.
+    fn end<T>(&mut self, message: String) -> Result<T, SessionError> {
+        self.send(&Response::Failed { message: message.clone() })?;
+        Err(SessionError::Ended { message })
+    }
+}
+
+/// One operator who means one profile.
+struct Session {
+    identity: Identity,
+    profile: ProfileLayout,
+    host: Host,
+    /// What was noticed and can be said with the next request that takes events.
+    notes: VecDeque<String>,
+}
+
+/// Reads and answers the opening of a session; nothing if there is none.
+fn open<R: Read, W: Write>(layout: &Layout, connection: &mut Connection<R, W>) -> Result<Option<Session>, SessionError> {
+    let identity = match connection.read_request()? {
+        Some(Request::Hello { version: PROTOCOL_VERSION, identity }) => identity,
+        Some(Request::Hello { version, .. }) => {
+            return connection
+                .end(format!("the operator speaks version {version} of the protocol, this sarsen-activator version {PROTOCOL_VERSION}"));
+        }
+        Some(_) => return connection.end("a session begins with `hello`".to_owned()),
+        None => return Ok(None),
+    };
+    let name: ProfileName = match identity.profile.parse() {
+        Ok(name) => name,
+        Err(error) => return connection.end(describe(&error)),
+    };
+    let profile = layout.profile(&name);
+    let host = Host::detect(&profile);
+    let mut session = Session { identity, profile, host, notes: VecDeque::new() };
+    let opened = session.settle().and_then(|()| session.find_facts());
+    match opened {
+        Ok(facts) => connection.send(&Response::Hello { version: PROTOCOL_VERSION, facts })?,
+        Err(error) => return connection.end(describe(&error)),
+    }
+    Ok(Some(session))
+}
+
+impl Session {
+    /// Does something with the engine; what it reports on the way becomes notes.
+    fn with_engine<T>(&mut self, action: impl FnOnce(&Engine<'_>) -> T) -> T {
+        let notes = std::cell::RefCell::new(Vec::new());
+        let report = |response| {
+            if let Response::Event { message } = response {
+                notes.borrow_mut().push(message);
+            }
+        };
+        let result = action(&Engine { profile: &self.profile, machine: &self.host, report: &report });
+        self.notes.extend(notes.into_inner());
+        result
+    }
+
+    fn settle(&mut self) -> Result<(), ActivateError> {
+        self.with_engine(|engine| engine.settle_if_free(Verification::Now)).map(drop)
+    }
+
+    fn handle<R: Read, W: Write>(&mut self, request: &Request, connection: &mut Connection<R, W>) -> Result<(), SessionError> {
+        if let Some(response) = self.refuse_foreign() {
+            return connection.send(&response);
+        }
+        if matches!(request, Request::Activate(_) | Request::Rollback { .. } | Request::Confirm { .. } | Request::Abort { .. }) {
+            self.send_notes(connection)?;
+        }
+        let answered = match request {
+            Request::Hello { .. } => return connection.end("the session has begun already".to_owned()),
+            Request::Status => self.find_status().map(Response::Status),
+            Request::History { limit } => self.find_history(*limit),
+            Request::Compare { bundle, manifest, units } => self.compare(bundle, manifest, units),
+            Request::Stage { bundle } => return self.stage(bundle, connection),
+            Request::Activate(_) | Request::Rollback { .. } => return self.run_trial(request, connection),
+            Request::Confirm { nonce } => self.confirm(nonce),
+            Request::Abort { nonce } => self.abort(nonce),
+        };
+        self.send_notes(connection)?;
+        let response = answered.unwrap_or_else(|error| Response::Failed { message: describe(&error) });
+        connection.send(&response)
+    }
+
+    /// The answer to everything if the profile belongs to somebody else.
+    fn refuse_foreign(&self) -> Option<Response> {
+        match self.profile.read_identity() {
+            Ok(Some(owner)) if owner != self.identity => {
+                let (owner, meant) = (describe_identity(&owner), describe_identity(&self.identity));
+                Some(Response::Refused { reasons: vec![format!("this profile belongs to {owner}, the deployment is for {meant}")] })
+            }
+            Ok(_) => None,
+            Err(error) => Some(Response::Failed { message: describe(&error) }),
+        }
+    }
+
+    fn send_notes<R: Read, W: Write>(&mut self, connection: &mut Connection<R, W>) -> Result<(), SessionError> {
+        while let Some(note) = self.notes.pop_front() {
+            connection.send_event(&note)?;
+        }
+        Ok(())
+    }
+
+    fn stage<R: Read, W: Write>(&mut self, bundle: &ObjectRef, connection: &mut Connection<R, W>) -> Result<(), SessionError> {
+        let store = match ObjectStore::open(self.profile.layout().root()) {
+            Ok(store) => store,
+            Err(error) => return connection.send(&Response::Failed { message: describe(&error) }),
+        };
+        connection.send(&Response::Ready)?;
+        match transfer::receive_closure(&store, &mut connection.reader, &mut connection.writer) {
+            Ok((roots, stats)) if roots.iter().any(|durable| durable.objects().contains(bundle)) => {
+                connection.send(&Response::Staged { objects: stats.objects_sent, bytes: stats.bytes_raw })
+            }
+            Ok(_) => connection.end(format!("bundle `{bundle}` was announced, and others were sent")),
+            // The place in the stream is lost.
+            Err(error) => connection.end(describe(&error)),
+        }
+    }
+
+    /// The machine, for the parts of a session in other files.
+    fn machine(&self) -> &dyn Machine {
+        &self.host
+    }
+}

@@ -10,7 +10,7 @@ use crate::activate::Engine;
 use crate::clock::Moment;
 use crate::error::{ActivateError, describe};
 use crate::generation::TrialResult;
-use crate::goback::Units;
+use crate::goback::Verification;
 use crate::lock::{Attempt, Lock};
 use crate::pending::{Decision, Pending, Phase};
 use crate::protocol::Response;
@@ -19,21 +19,21 @@ impl Engine<'_> {
     /// Settles a trial that was left behind, if there is one and nobody else is at it.
     ///
     /// Returns what became of it. Touches nothing, not even the lock, if there is no trial.
-    pub fn settle_if_free(&self, units: Units) -> Result<Option<Response>, ActivateError> {
+    pub fn settle_if_free(&self, verification: Verification) -> Result<Option<Response>, ActivateError> {
         if self.profile.read_pending()?.is_none() {
             return Ok(None);
         }
         match Lock::attempt(&self.profile.lock())? {
             Attempt::Held(mut lock) => {
                 lock.announce("somebody who settles a trial that was left behind")?;
-                self.settle(units)
+                self.settle(verification)
             }
             Attempt::Busy(_) => Ok(None),
         }
     }
 
     /// Settles a trial that was left behind, if there is one. The caller holds the profile's lock.
-    pub(crate) fn settle(&self, units: Units) -> Result<Option<Response>, ActivateError> {
+    pub(crate) fn settle(&self, verification: Verification) -> Result<Option<Response>, ActivateError> {
         let Some(pending) = self.profile.read_pending()? else {
             self.tidy_record()?;
             return Ok(None);
@@ -43,7 +43,7 @@ impl Engine<'_> {
                 self.finish_after_commit(&pending);
                 Response::Committed { generation: pending.generation }
             }
-            Decision::GivenUp(pending, reason) => self.go_back(&pending, &reason, units),
+            Decision::GivenUp(pending, reason) => self.go_back(&pending, &reason, verification),
             Decision::NoTrial | Decision::NotHealthyYet => return Ok(None),
         };
         self.event(&describe_settled(pending.generation, &outcome));

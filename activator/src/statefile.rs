@@ -42,7 +42,8 @@ pub(crate) fn read<T: DeserializeOwned>(path: &Path) -> Result<Option<T>, Activa
 
 /// Replaces a file durably.
 pub(crate) fn write<T: Serialize>(path: &Path, content: &T) -> Result<(), ActivateError> {
-    let mut text = serde_json::to_vec_pretty(&Versioned { version: STATE_VERSION, content }).expect("strings and integers always serialise");
+    let mut text =
+        serde_json::to_vec_pretty(&Versioned { version: STATE_VERSION, content }).expect("strings and integers always serialise");
     text.push(b'\n');
     Ok(fsutil::replace_file(path, &text, 0o644)?)
 }

@@ -1,0 +1,113 @@
+//! Answers that only look: facts, status, history, comparison.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use sarsen_store::ObjectRef;
+use sarsen_store::manifest::Manifest;
+
+use super::Session;
+use crate::activate::{Engine, describe_identity};
+use crate::diff::{Loaded, plan_activation};
+use crate::error::ActivateError;
+use crate::lock;
+use crate::pending::Phase;
+use crate::protocol::{Facts, GenerationInfo, Response, Status, UnitStatus};
+
+/// The most generations that one answer lists: with the bounds of records they fit into a frame.
+const HISTORY_MAX: usize = 200;
+
+/// The longest reason in a list of generations, in bytes; the record holds all of it.
+const REASON_BYTES_MAX: usize = 2000;
+
+impl Session {
+    pub(super) fn find_facts(&self) -> Result<Facts, ActivateError> {
+        let root = self.profile.layout().root();
+        let existing = root.ancestors().find(|path| path.exists()).unwrap_or(Path::new("/"));
+        let space = rustix::fs::statvfs(existing).map_err(|errno| ActivateError::Io {
+            action: "inspect the file system of",
+            path: existing.to_owned(),
+            source: errno.into(),
+        })?;
+        let current = self.profile.read_current()?;
+        Ok(Facts {
+            architecture: rustix::system::uname().machine().to_string_lossy().into_owned(),
+            root: root.display().to_string(),
+            services: self.machine().services().name().to_owned(),
+            free_bytes: space.f_bavail.saturating_mul(space.f_frsize),
+            free_inodes: space.f_favail,
+            identity: self.profile.read_identity()?,
+            current,
+            bundle: current.map(|number| self.profile.read_bundle(number)).transpose()?,
+            locked_by: lock::find_holder(&self.profile.lock()),
+        })
+    }
+
+    pub(super) fn find_status(&self) -> Result<Status, ActivateError> {
+        let current = self.profile.read_current()?;
+        let pending = self.profile.read_pending()?.filter(|pending| pending.phase != Phase::Committed).map(|pending| pending.generation);
+        let units = match current {
+            Some(number) => self.profile.load_generation(number)?.unit_names(),
+            None => Vec::new(),
+        };
+        let states = self.machine().services().states(&units)?;
+        Ok(Status {
+            current: current.map(|number| self.describe(number, current, pending)).transpose()?.flatten(),
+            good: self.profile.read_good()?,
+            pending,
+            services: self.machine().services().name().to_owned(),
+            units: states.into_iter().map(|it| UnitStatus { unit: it.unit, state: it.state, pid: it.pid }).collect(),
+        })
+    }
+
+    pub(super) fn find_history(&self, limit: u32) -> Result<Response, ActivateError> {
+        let current = self.profile.read_current()?;
+        let pending = self.profile.read_pending()?.map(|pending| pending.generation);
+        let limit = usize::try_from(limit).unwrap_or(HISTORY_MAX).min(HISTORY_MAX);
+        let mut generations = Vec::new();
+        for number in self.profile.list_generations()?.into_iter().rev() {
+            if generations.len() == limit {
+                break;
+            }
+            generations.extend(self.describe(number, current, pending)?);
+        }
+        Ok(Response::History { generations })
+    }
+
+    fn describe(&self, number: u64, current: Option<u64>, pending: Option<u64>) -> Result<Option<GenerationInfo>, ActivateError> {
+        let Some(record) = self.profile.read_record(number)? else { return Ok(None) };
+        let mut info = record.to_info(current);
+        if pending == Some(number) {
+            "pending".clone_into(&mut info.result);
+        }
+        if let Some(reason) = info.reason.as_mut().filter(|reason| reason.len() > REASON_BYTES_MAX) {
+            let end = (0..=REASON_BYTES_MAX).rev().find(|end| reason.is_char_boundary(*end)).unwrap_or(0);
+            reason.truncate(end);
+            reason.push('…');
+        }
+        Ok(Some(info))
+    }
+
+    pub(super) fn compare(
+        &self,
+        bundle: &ObjectRef,
+        manifest: &Manifest,
+        units: &BTreeMap<String, String>,
+    ) -> Result<Response, ActivateError> {
+        let new = Loaded { bundle: bundle.clone(), manifest: manifest.clone(), units: units.clone() };
+        let current = self.profile.read_current()?;
+        let old = current.map(|number| self.profile.load_generation(number)).transpose()?;
+        let plan = plan_activation(old.as_ref(), &new);
+        if plan.unchanged {
+            return Ok(Response::Compared { plan, unmet: Vec::new() });
+        }
+        let mut unmet = Vec::new();
+        if manifest.identity != self.identity {
+            let (meant, bundle) = (describe_identity(&self.identity), describe_identity(&manifest.identity));
+            unmet.push(format!("the deployment is for {meant}, the bundle is for {bundle}"));
+        }
+        let engine = Engine { profile: &self.profile, machine: self.machine(), report: &|_| () };
+        unmet.extend(engine.find_unmet(manifest, old.as_ref()));
+        Ok(Response::Compared { plan, unmet })
+    }
+}
