@@ -22,7 +22,7 @@ pub enum StoreError {
     Index {
         /// The database file.
         path: PathBuf,
-        /// What SQLite says.
+        /// What the database says.
         #[source]
         source: rusqlite::Error,
     },

@@ -1,6 +1,6 @@
 //! The index: which objects there are, what they refer to, and what recipes gave. A cache of the disk.
 //!
-//! SQLite in WAL mode, so several processes use it at once. Rows are written only after the objects are on disk under
+//! `SQLite` in WAL mode, so several processes use it at once. Rows are written only after the objects are on disk under
 //! their names; so a row proves durability, and a missing row proves nothing. Losing the file costs one rebuild, and the results of recipes.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -52,7 +52,7 @@ impl Index {
     pub(crate) fn objects(&self) -> Result<BTreeSet<ObjectRef>, StoreError> {
         self.with(|connection| {
             let mut statement = connection.prepare_cached("SELECT id, name FROM object")?;
-            let rows = statement.query_map([], |row| object_from(row.get(0)?, row.get::<_, String>(1)?))?;
+            let rows = statement.query_map([], |row| object_from(row.get(0)?, &row.get::<_, String>(1)?))?;
             rows.collect()
         })
     }
@@ -62,7 +62,7 @@ impl Index {
         self.with(|connection| {
             let mut statement = connection.prepare_cached("SELECT name FROM object WHERE id = ?1")?;
             let name = statement.query_row([id.as_bytes()], |row| row.get::<_, String>(0)).optional()?;
-            name.map(|name| object_from(*id.as_bytes(), name).map(|object| object.name)).transpose()
+            name.map(|name| object_from(*id.as_bytes(), &name).map(|object| object.name)).transpose()
         })
     }
 
@@ -70,7 +70,7 @@ impl Index {
     pub(crate) fn references(&self, id: &ObjectId) -> Result<BTreeSet<ObjectRef>, StoreError> {
         self.with(|connection| {
             let mut statement = connection.prepare_cached("SELECT target, name FROM reference WHERE source = ?1")?;
-            let rows = statement.query_map([id.as_bytes()], |row| object_from(row.get(0)?, row.get::<_, String>(1)?))?;
+            let rows = statement.query_map([id.as_bytes()], |row| object_from(row.get(0)?, &row.get::<_, String>(1)?))?;
             rows.collect()
         })
     }
@@ -111,7 +111,7 @@ impl Index {
         self.with(|connection| {
             let mut statement = connection.prepare_cached("SELECT output, object, name FROM result WHERE recipe = ?1")?;
             let rows =
-                statement.query_map([key.as_bytes()], |row| Ok((row.get(0)?, object_from(row.get(1)?, row.get::<_, String>(2)?)?)))?;
+                statement.query_map([key.as_bytes()], |row| Ok((row.get(0)?, object_from(row.get(1)?, &row.get::<_, String>(2)?)?)))?;
             rows.collect()
         })
     }
@@ -138,14 +138,10 @@ impl Index {
 
 /// Whether an error says that the database file itself is unusable.
 pub(crate) fn is_corruption(error: &StoreError) -> bool {
-    match error {
-        StoreError::Index { source, .. } => {
-            matches!(source.sqlite_error_code(), Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase))
-                || matches!(source, rusqlite::Error::FromSqlConversionFailure(..) | rusqlite::Error::InvalidColumnType(..))
-                || source.to_string().contains("no such table")
-        }
-        _ => false,
-    }
+    let StoreError::Index { source, .. } = error else { return false };
+    matches!(source.sqlite_error_code(), Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase))
+        || matches!(source, rusqlite::Error::FromSqlConversionFailure(..) | rusqlite::Error::InvalidColumnType(..))
+        || source.to_string().contains("no such table")
 }
 
 /// Sets the connection up and migrates; returns the version of the tables.
@@ -184,7 +180,7 @@ fn insert_all<'a>(
 }
 
 /// Reads one object from its columns; the database is a file like any other, so names are checked.
-fn object_from(id: [u8; 20], name: String) -> rusqlite::Result<ObjectRef> {
+fn object_from(id: [u8; 20], name: &str) -> rusqlite::Result<ObjectRef> {
     let name = name.parse().map_err(|error| rusqlite::Error::FromSqlConversionFailure(1, rusqlite::types::Type::Text, Box::new(error)))?;
     Ok(ObjectRef { id: ObjectId::from_bytes(id), name })
 }

@@ -25,7 +25,7 @@ pub use digest::{Digest, InvalidDigest};
 pub use error::StoreError;
 pub use id::{InvalidObjectName, ObjectId, ObjectName, ObjectRef};
 pub use object::ObjectManifest;
-pub use objects::ObjectStore;
+pub use objects::{FORMAT_VERSION, ObjectStore};
 pub use path::{InvalidPath, RelPath};
 pub use transaction::{Durable, NewEntry, NewEntryKind, Transaction};
 pub use tree::{Entry, EntryKind, SelfReferences, Tree};

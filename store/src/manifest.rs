@@ -277,6 +277,10 @@ struct VersionOnly {
 
 impl Manifest {
     /// Writes the canonical text.
+    ///
+    /// # Panics
+    ///
+    /// Never: the fields are strings, integers and lists of them.
     pub fn to_json(&self) -> String {
         let mut text = serde_json::to_string_pretty(self).expect("strings and integers always serialise");
         text.push('\n');

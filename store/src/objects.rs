@@ -30,7 +30,7 @@ const FORMAT_BYTES_MAX: u64 = 64 << 10;
 const LEASE_BYTES_MAX: u64 = 32 << 20;
 
 /// How long to wait for the publication lock. It is held for renames and two syncs; this covers a slow disk.
-const PUBLICATION_PATIENCE: Duration = Duration::from_secs(120);
+const PUBLICATION_PATIENCE: Duration = Duration::from_mins(2);
 
 /// The directories of a store, with their modes.
 const DIRECTORIES: [(&str, u32); 7] =

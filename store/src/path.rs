@@ -11,10 +11,10 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 /// The deepest nesting of a path, in components. Nix chose 64 for its archives after CVE-2026-44028; npm trees need more.
 pub const DEPTH_MAX: usize = 128;
 
-/// The longest component of a path, in bytes (NAME_MAX of Linux file systems).
+/// The longest component of a path, in bytes (`NAME_MAX` of Linux file systems).
 pub const COMPONENT_BYTES_MAX: usize = 255;
 
-/// The longest path, in bytes: PATH_MAX less room for the store's own prefix.
+/// The longest path, in bytes: `PATH_MAX` less room for the store's own prefix.
 pub const PATH_BYTES_MAX: usize = 3800;
 
 /// A path below some directory.

@@ -15,7 +15,7 @@ use crate::object::ObjectManifest;
 use crate::objects::{ObjectStore, object_of_name, publication_path};
 
 /// How long to wait for others before an index is made or replaced.
-const INDEX_PATIENCE: Duration = Duration::from_secs(60);
+const INDEX_PATIENCE: Duration = Duration::from_mins(1);
 
 /// Opens the index; one that is damaged is moved aside and made anew.
 pub(crate) fn open_index(root: &Path) -> Result<Index, StoreError> {

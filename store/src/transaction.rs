@@ -21,8 +21,6 @@ use crate::tree::Tree;
 use crate::{Digest, ObjectId, ObjectName, ObjectRef, RelPath};
 use staging::Staging;
 
-pub(crate) use receive::ContentWriter;
-
 /// An entry of an object that is made in memory. Parent directories are implied.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct NewEntry {

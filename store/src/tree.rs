@@ -13,13 +13,13 @@ use crate::{Digest, ObjectId, RelPath};
 /// The first bytes of an encoded tree; the last is the version.
 pub const TREE_MAGIC: &str = "SRT1";
 
-/// The most entries of one object. A large node_modules has a tenth of it; memory for a tree of this size is about 200 MB.
+/// The most entries of one object. A large `node_modules` has a tenth of it; memory for a tree of this size is about 200 MB.
 pub const ENTRIES_MAX: u64 = 1_000_000;
 
 /// The most references of an object to itself, over all files and links. Above it, paths are data, not references.
 pub const SELF_REFERENCES_MAX: u64 = 1 << 20;
 
-/// The longest target of a symbolic link, in bytes (PATH_MAX of Linux, less the final NUL).
+/// The longest target of a symbolic link, in bytes (`PATH_MAX` of Linux, less the final NUL).
 pub const TARGET_BYTES_MAX: u64 = 4095;
 
 /// The largest file, in bytes: what a signed file offset can address.

@@ -49,7 +49,7 @@ impl Node {
             FileType::Directory => NodeKind::Directory,
             FileType::RegularFile => NodeKind::File,
             FileType::Symlink => NodeKind::Symlink,
-            _ => NodeKind::Special,
+            FileType::Fifo | FileType::Socket | FileType::CharacterDevice | FileType::BlockDevice | FileType::Unknown => NodeKind::Special,
         };
         Self { kind, mode: stat.st_mode & 0o7777 }
     }
@@ -142,11 +142,6 @@ impl Directory {
     /// Gives the file at `existing` the name `name` here.
     pub(crate) fn link_from(&self, existing: &Path, name: &OsStr) -> Result<(), FsError> {
         rustix::fs::linkat(rustix::fs::CWD, existing, &self.descriptor, name, AtFlags::empty()).at("link", &self.path.join(name))
-    }
-
-    /// Removes the file or link `name`.
-    pub(crate) fn remove_file(&self, name: &OsStr) -> Result<(), FsError> {
-        rustix::fs::unlinkat(&self.descriptor, name, AtFlags::empty()).at("remove", &self.path.join(name))
     }
 
     /// Sets the time of the symbolic link `name` to that of all objects.

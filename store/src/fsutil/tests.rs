@@ -1,5 +1,7 @@
 //! Tests of file mutation: exact modes, no links followed, locks that end with their holders.
 
+#![expect(clippy::disallowed_methods, reason = "tests prepare by hand what the functions under test must cope with")]
+
 use std::fs;
 use std::os::unix::fs::{PermissionsExt, symlink};
 

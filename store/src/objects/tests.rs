@@ -112,16 +112,16 @@ fn golden_identities_stand() {
     ];
     let tool = transaction.put_entries(&name("tool"), &entries, Some(&own), std::slice::from_ref(&library)).unwrap();
     transaction.barrier().unwrap();
-    let mut text = String::new();
+    let mut found = Vec::new();
     for object in [library, tool] {
         let stored = fs::read(fixture.store.manifest_path(&object.id)).unwrap();
         assert_eq!(fixture.store.manifest(&object).unwrap().encode(), stored);
-        let hex: String = stored.iter().map(|byte| format!("{byte:02x}")).collect();
+        let hex = stored.iter().fold(String::new(), |hex, byte| format!("{hex}{byte:02x}"));
         let lines: Vec<&str> = hex.as_bytes().chunks(96).map(|line| std::str::from_utf8(line).unwrap()).collect();
-        text += &format!("{object}\n{}\n\n", lines.join("\n"));
+        found.push(format!("{object}\n{}\n\n", lines.join("\n")));
     }
     let golden = include_str!("../../../fixtures/golden/store/objects-v1.txt");
-    assert_eq!(text, golden, "format change: bump the version and say so in CHANGELOG");
+    assert_eq!(found.concat(), golden, "format change: bump the version and say so in CHANGELOG");
 }
 
 #[test]

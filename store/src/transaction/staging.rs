@@ -392,16 +392,11 @@ impl<'a> Staging<'a> {
 
     fn parent(&mut self, path: &RelPath) -> Result<&Directory, StoreError> {
         let wanted = path.parent();
-        let cached = self.last_parent.take().filter(|(parent, _)| *parent == wanted);
-        let entry = match cached {
-            Some(entry) => entry,
-            None => {
-                let directory = match &wanted {
-                    Some(parent) => Directory::open(&self.top.join(parent.as_path()))?,
-                    None => Directory::open(&self.top)?,
-                };
-                (wanted, directory)
-            }
+        let entry = if let Some(entry) = self.last_parent.take().filter(|(parent, _)| *parent == wanted) {
+            entry
+        } else {
+            let path = wanted.as_ref().map_or_else(|| self.top.clone(), |parent| self.top.join(parent.as_path()));
+            (wanted, Directory::open(&path)?)
         };
         Ok(&self.last_parent.insert(entry).1)
     }
