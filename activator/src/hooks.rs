@@ -59,7 +59,7 @@ pub struct HookError {
     pub problem: String,
     /// Why it could not run to its end; nothing if it ended with another exit code than 0.
     #[source]
-    pub source: Option<ProcessError>,
+    pub source: Option<Box<ProcessError>>,
     /// The hooks of the phase that ran before it.
     pub done: Vec<HookRun>,
 }
@@ -80,7 +80,7 @@ pub fn run_hooks(hooks: &[Hook], phase: Phase, context: &HookContext<'_>) -> Res
     Ok(done)
 }
 
-type Failure = (String, Option<ProcessError>);
+type Failure = (String, Option<Box<ProcessError>>);
 
 fn run_hook(hook: &Hook, context: &HookContext<'_>) -> Result<HookOutcome, Failure> {
     if !hook.verify.is_empty() && run_command(&hook.verify, "verify", hook, context)?.status.success() {
@@ -105,7 +105,7 @@ fn run_command(command: &str, step: &str, hook: &Hook, context: &HookContext<'_>
     };
     invocation.run().map_err(|error| {
         let output = if let ProcessError::Deadline { output, .. } = &error { output.as_str() } else { "" };
-        (with_output(format!("`{step}` did not run to its end"), output), Some(error))
+        (with_output(format!("`{step}` did not run to its end"), output), Some(Box::new(error)))
     })
 }
 
@@ -162,6 +162,6 @@ mod tests {
         let slow = Hook { timeout_ms: 200, ..hook("slow", "sleep 60", "true") };
         let error = run(&[slow]).unwrap_err();
         assert_eq!(error.to_string(), "hook `app/slow` failed: `verify` did not run to its end");
-        assert!(matches!(error.source, Some(ProcessError::Deadline { .. })));
+        assert!(matches!(error.source.as_deref(), Some(ProcessError::Deadline { .. })));
     }
 }

@@ -126,7 +126,7 @@ pub enum ServiceError {
         action: String,
         /// The cause.
         #[source]
-        source: ProcessError,
+        source: Box<ProcessError>,
     },
     /// The development supervisor cannot be talked to.
     #[error("the development supervisor {problem}")]

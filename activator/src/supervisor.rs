@@ -201,8 +201,11 @@ impl ServiceManager for SupervisorClient {
 
 impl SupervisorClient {
     fn describe(&self, state: &UnitState) -> String {
-        let log: String = self.log_tail(&state.unit).lines().map(|line| format!("\n  {line}")).collect();
-        format!("{} is {}{log}", state.unit, state.state)
+        let mut text = format!("{} is {}", state.unit, state.state);
+        for line in self.log_tail(&state.unit).lines() {
+            text.extend(["\n  ", line]);
+        }
+        text
     }
 }
 

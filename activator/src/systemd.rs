@@ -26,7 +26,7 @@ mod properties;
 const QUESTION: Duration = Duration::from_secs(10);
 
 /// How long a reload of all definitions may take; on a busy host with thousands of units it takes seconds.
-const DEFINITIONS: Duration = Duration::from_secs(60);
+const DEFINITIONS: Duration = Duration::from_mins(1);
 
 /// How many units one question asks for, so that the answer of some 200 bytes each fits into what is kept of an output.
 const UNITS_ASKED_MAX: usize = 100;
@@ -106,7 +106,7 @@ impl Systemd {
             Err(ProcessError::Deadline { .. }) => {
                 Err(ServiceError::Deadline { manager, action: action.to_owned(), seconds: deadline.as_millis().div_ceil(1000) })
             }
-            Err(source) => Err(ServiceError::Program { manager, action: action.to_owned(), source }),
+            Err(source) => Err(ServiceError::Program { manager, action: action.to_owned(), source: Box::new(source) }),
         }
     }
 
@@ -123,7 +123,7 @@ impl Systemd {
         if units.is_empty() {
             return Ok(());
         }
-        let settling = self.properties(&[SETTLE_UNIT.to_owned()])?.first().is_some_and(|unit| unit.is_starting());
+        let settling = self.properties(&[SETTLE_UNIT.to_owned()])?.first().is_some_and(properties::Properties::is_starting);
         let arguments: &[&str] = if settling { &["--no-block", verb] } else { &[verb] };
         let result = self.systemctl(arguments, units, deadline, action);
         match result {
@@ -138,9 +138,9 @@ impl Systemd {
     /// Adds to systemd's words the states and last words of the units that failed.
     fn explain(&self, mut message: String, units: &[String]) -> String {
         for state in self.states(units).unwrap_or_default().iter().filter(|state| state.failed) {
-            message.push_str(&format!("\n{} is {}", state.unit, state.state));
+            message.extend(["\n", &state.unit, " is ", &state.state]);
             for line in self.log_tail(&state.unit).lines() {
-                message.push_str(&format!("\n  {line}"));
+                message.extend(["\n  ", line]);
             }
         }
         message

@@ -111,9 +111,9 @@ fn read_response(stream: &mut TcpStream, end: Instant) -> std::io::Result<Vec<u8
             return Err(std::io::ErrorKind::TimedOut.into());
         }
         bounded.get_ref().set_read_timeout(Some(left))?;
-        let length = bounded.read(&mut buffer).map_err(|error| match error.kind() {
-            std::io::ErrorKind::WouldBlock => std::io::ErrorKind::TimedOut.into(),
-            _ => error,
+        let length = bounded.read(&mut buffer).map_err(|error| {
+            let late = error.kind() == std::io::ErrorKind::WouldBlock;
+            if late { std::io::ErrorKind::TimedOut.into() } else { error }
         })?;
         if length == 0 {
             break;

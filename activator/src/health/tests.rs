@@ -110,6 +110,6 @@ fn a_restart_during_the_settle_time_is_a_failure_even_if_the_unit_is_up_again() 
 #[test]
 fn without_units_and_checks_there_is_nothing_to_wait_for() {
     let begun = Instant::now();
-    wait_healthy(&[], &[], &FakeManager::default(), begun - SETTLE).unwrap();
+    wait_healthy(&[], &[], &FakeManager::default(), begun.checked_sub(SETTLE).unwrap()).unwrap();
     assert!(begun.elapsed() < Duration::from_millis(900));
 }

@@ -62,6 +62,7 @@ pub(super) enum Response {
 /// A [`UnitState`] on the wire.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
+#[expect(clippy::struct_field_names, reason = "the state of a state, in the manager's words")]
 pub(super) struct State {
     pub(super) unit: String,
     pub(super) active: bool,

@@ -106,8 +106,8 @@ fn starts_tells_and_stops_with_the_whole_process_group() {
     let directory = Some(stage.directory.path().display().to_string());
     stage.install(&[Service { working_directory: directory, ..shell("a.service", script, Restart::Always) }]);
     stage.client.start(&names(&["a.service"]), LONG).unwrap();
-    let state = stage.state("a.service");
-    assert_eq!((state.active, state.failed, state.state.as_str(), state.restarts), (true, false, "active", 0));
+    let seen = stage.state("a.service");
+    assert_eq!((seen.active, seen.failed, seen.state.as_str(), seen.restarts), (true, false, "active", 0));
     let end = Instant::now() + LONG;
     let child = loop {
         let text = std::fs::read_to_string(stage.directory.path().join("child")).unwrap_or_default();
@@ -118,7 +118,7 @@ fn starts_tells_and_stops_with_the_whole_process_group() {
     };
     assert!(runs(child));
     stage.client.stop(&names(&["a.service", "unknown.service"]), LONG).unwrap();
-    assert!(!runs(state.pid.unwrap()));
+    assert!(!runs(seen.pid.unwrap()));
     assert_eq!(stage.state("a.service").state, "inactive");
     let log = stage.client.log_tail("a.service");
     assert!(log.contains("\nhello nothing else\n"), "{log}");
@@ -131,12 +131,12 @@ fn restarts_with_growing_pauses_and_says_so() {
     stage.install(&[shell("crash.service", "exit 3", Restart::OnFailure)]);
     // It may be seen running or ended already.
     let _ = stage.client.start(&names(&["crash.service"]), LONG);
-    let state = stage.wait_for("crash.service", |state| state.restarts >= 3 && state.failed);
+    let seen = stage.wait_for("crash.service", |state| state.restarts >= 3 && state.failed);
     assert!(begun.elapsed() >= Duration::from_millis(100 + 200 + 400));
-    assert_eq!(state.state, "ended (exit code 3) and being started again");
+    assert_eq!(seen.state, "ended (exit code 3) and being started again");
     stage.client.stop(&names(&["crash.service"]), LONG).unwrap();
-    let state = stage.state("crash.service");
-    assert_eq!((state.state.as_str(), state.failed), ("inactive", false));
+    let seen = stage.state("crash.service");
+    assert_eq!((seen.state.as_str(), seen.failed), ("inactive", false));
 }
 
 #[test]
@@ -145,10 +145,10 @@ fn obeys_the_restart_policy() {
     stage.install(&[shell("no.service", "exit 3", Restart::No), shell("done.service", "exit 0", Restart::OnFailure)]);
     let _ = stage.client.start(&names(&["no.service"]), LONG);
     let _ = stage.client.start(&names(&["done.service"]), Duration::ZERO);
-    let state = stage.wait_for("no.service", |state| !state.active);
-    assert_eq!((state.state.as_str(), state.failed, state.restarts), ("failed (exit code 3)", true, 0));
-    let state = stage.wait_for("done.service", |state| !state.active);
-    assert_eq!((state.state.as_str(), state.failed, state.restarts), ("inactive", false, 0));
+    let seen = stage.wait_for("no.service", |state| !state.active);
+    assert_eq!((seen.state.as_str(), seen.failed, seen.restarts), ("failed (exit code 3)", true, 0));
+    let seen = stage.wait_for("done.service", |state| !state.active);
+    assert_eq!((seen.state.as_str(), seen.failed, seen.restarts), ("inactive", false, 0));
 }
 
 #[test]
@@ -210,8 +210,8 @@ fn losing_the_keeper_stops_services_and_the_next_supervisor_starts_them_again() 
     assert!(!runs(first));
     assert!(!stage.client.place.socket().exists());
     stage.start_worker();
-    let state = stage.wait_for("a.service", |state| state.active);
-    assert_ne!(state.pid, Some(first));
+    let seen = stage.wait_for("a.service", |state| state.active);
+    assert_ne!(seen.pid, Some(first));
     assert_eq!(stage.state("b.service").state, "inactive");
 }
 
@@ -222,8 +222,8 @@ fn ends_what_a_killed_supervisor_left_behind() {
     stage.client.start(&names(&["a.service"]), LONG).unwrap();
     let pid = stage.state("a.service").pid.unwrap();
     record::Record::load(&stage.client.place.record()).unwrap().kill_leftovers();
-    let state = stage.wait_for("a.service", |state| state.restarts > 0 && state.active);
-    assert_ne!(state.pid, Some(pid));
+    let seen = stage.wait_for("a.service", |state| state.restarts > 0 && state.active);
+    assert_ne!(seen.pid, Some(pid));
     assert!(stage.client.log_tail("a.service").contains("ended with signal 9"));
 }
 

@@ -191,7 +191,7 @@ impl Unit {
     pub(super) fn read_output(&mut self) {
         let (State::Running(process) | State::Stopping { process, .. }) = &mut self.state else { return };
         let Some(reader) = &mut process.output else { return };
-        let mut buffer = [0_u8; 32 << 10];
+        let mut buffer = [0_u8; 8 << 10];
         match reader.read(&mut buffer) {
             Ok(length) if length > 0 => self.log.write(&buffer[..length]),
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
@@ -229,7 +229,7 @@ impl Unit {
     fn drain(&mut self, process: &mut Process) {
         use rustix::event::{PollFd, PollFlags};
         let Some(reader) = &mut process.output else { return };
-        let mut buffer = [0_u8; 32 << 10];
+        let mut buffer = [0_u8; 8 << 10];
         loop {
             let ready = crate::process::wait_ready(&mut [PollFd::new(reader, PollFlags::IN)], Duration::ZERO);
             match ready.and_then(|ready| if ready { reader.read(&mut buffer) } else { Ok(0) }) {

@@ -23,7 +23,7 @@ use super::unit::Unit;
 use crate::process::{spawn, wait_ready};
 
 /// How long a supervisor without services waits for work.
-const IDLE: Duration = Duration::from_secs(60);
+const IDLE: Duration = Duration::from_mins(1);
 
 /// How often it looks at what no event tells.
 const LOOK: Duration = Duration::from_secs(1);
@@ -177,7 +177,9 @@ impl<'a> Worker<'a> {
                 if let Some(unknown) = units.iter().find(|unit| !self.units.contains_key(*unit)) {
                     return Response::Failed { message: format!("there is no unit `{unknown}`") };
                 }
-                units.iter().for_each(|unit| self.start(unit));
+                for unit in &units {
+                    self.start(unit);
+                }
             }
             Request::Stop { units } => {
                 for unit in &units {
@@ -226,15 +228,12 @@ impl<'a> Worker<'a> {
             unit.stop(now);
         }
         for service in services {
-            match self.units.get_mut(&service.unit) {
-                Some(unit) => {
-                    unit.removed = false;
-                    unit.service = service;
-                }
-                None => {
-                    let log = Log::new(self.place.unit_log(&service.unit));
-                    self.units.insert(service.unit.clone(), Unit::new(service, log));
-                }
+            if let Some(unit) = self.units.get_mut(&service.unit) {
+                unit.removed = false;
+                unit.service = service;
+            } else {
+                let log = Log::new(self.place.unit_log(&service.unit));
+                self.units.insert(service.unit.clone(), Unit::new(service, log));
             }
         }
     }
