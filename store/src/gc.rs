@@ -1,1 +1,317 @@
-//! To be written: gc.
+//! Finds what nobody needs any more, and removes it.
+//!
+//! Roots are the generations of all profiles, pins, what living transactions and holders of [`crate::Durable`] rely on, and what the
+//! caller names. A plan is made first, with no effect; carrying it out marks again under the lock that keeps publishers out, so what
+//! became needed in between stays. When in doubt about a root, nothing is removed. A collection that is cut off goes on with the next
+//! one, because its steps are found in the trash and in the link counts of contents. Normative text: `FORMAT.md`, section "Collection".
+
+use std::collections::BTreeSet;
+use std::io;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime};
+
+use crate::error::StoreError;
+use crate::fsutil::{Directory, FsError, IoResultExt, NodeKind};
+use crate::objects::{ObjectStore, object_of_name};
+use crate::tree::EntryKind;
+use crate::verify::blob_of_name;
+use crate::{Digest, ObjectRef};
+
+/// What the caller wants kept beside generations, pins and leases. An object that is not in the store is no error.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Roots {
+    /// The objects, in any order.
+    pub objects: Vec<ObjectRef>,
+}
+
+/// What a collection would do.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct GcPlan {
+    /// What stays, sorted.
+    pub keep: Vec<ObjectRef>,
+    /// What goes: objects before those that they refer to.
+    pub remove: Vec<Removal>,
+    /// What the removal frees, in bytes of file contents: those that a kept object shares do not count.
+    pub bytes: u64,
+    roots: Roots,
+    now: SystemTime,
+    grace: Duration,
+}
+
+/// An object that nobody needs.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Removal {
+    /// The object.
+    pub object: ObjectRef,
+    /// The length of its files together, in bytes, shared or not.
+    pub bytes: u64,
+}
+
+/// What a collection did.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct GcReport {
+    /// Objects removed.
+    pub objects: u64,
+    /// Contents removed that no object had any more.
+    pub contents: u64,
+    /// Their length, in bytes.
+    pub bytes: u64,
+    /// Whether contents were left to the next collection, because a transaction was under way.
+    pub contents_postponed: bool,
+}
+
+/// Why nothing was collected, or not all of it.
+#[derive(Debug, thiserror::Error)]
+pub enum GcError {
+    /// The generations cannot be told, so nothing is safe to remove.
+    #[error("the generations in `{}` cannot be told, so nothing is removed: {reason}", path.display())]
+    Roots {
+        /// The file or directory that cannot be understood.
+        path: PathBuf,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// A generation names an object of which something is absent.
+    #[error("generation `{}` is incomplete, so nothing is removed: remove the generation, or deploy it again", path.display())]
+    Incomplete {
+        /// The generation's link.
+        path: PathBuf,
+        /// What is absent.
+        #[source]
+        source: StoreError,
+    },
+    /// The store failed.
+    #[error("the store failed during a collection")]
+    Store(#[from] StoreError),
+}
+
+impl From<FsError> for GcError {
+    fn from(error: FsError) -> Self {
+        Self::Store(error.into())
+    }
+}
+
+/// Decides what a collection would remove. Changes nothing.
+///
+/// `now` less `grace` is the time before which an object must have been published to be removed; younger ones are kept with all they need.
+/// Errors: [`GcError::Roots`], [`GcError::Incomplete`] when the roots cannot be trusted.
+pub fn plan(store: &ObjectStore, roots: &Roots, now: SystemTime, grace: Duration) -> Result<GcPlan, GcError> {
+    let marked = {
+        let _publication = store.lock_publication()?;
+        mark(store, roots, now, grace)?
+    };
+    let mut remove = Vec::new();
+    let mut freed = BTreeSet::new();
+    for object in marked.remove {
+        // A damaged manifest must not keep its object from being removed; its size is not known then.
+        let Ok(manifest) = store.manifest(&object) else {
+            remove.push(Removal { object, bytes: 0 });
+            continue;
+        };
+        freed.extend(contents_of(&manifest));
+        remove.push(Removal { object, bytes: manifest.tree.file_bytes() });
+    }
+    for object in marked.keep.iter().filter(|_| !freed.is_empty()) {
+        if let Ok(manifest) = store.manifest(object) {
+            for content in contents_of(&manifest) {
+                freed.remove(&content);
+            }
+        }
+    }
+    let bytes = freed.iter().map(|(_, _, size)| size).sum();
+    Ok(GcPlan { keep: marked.keep.into_iter().collect(), remove, bytes, roots: roots.clone(), now, grace })
+}
+
+/// Carries a plan out: removes what it lists, as far as nobody needs it by now, and what earlier collections left unfinished.
+///
+/// Needs no free space. Errors: as [`plan`]; what was removed until then stays removed.
+pub fn execute(store: &ObjectStore, plan: &GcPlan) -> Result<GcReport, GcError> {
+    let planned: BTreeSet<&ObjectRef> = plan.remove.iter().map(|removal| &removal.object).collect();
+    let (remove, discarded) = {
+        let _publication = store.lock_publication()?;
+        let mut remove = mark(store, &plan.roots, plan.now, plan.grace)?.remove;
+        remove.retain(|object| planned.contains(object));
+        let discarded = store.discard(&remove);
+        (remove, discarded)
+    };
+    // What takes long happens without the lock; nobody else looks into the trash.
+    store.empty_trash()?;
+    let _publication = store.lock_publication()?;
+    if discarded.is_err() {
+        // On a full disk the index can only be written after something has been freed.
+        store.discard(&remove)?;
+        store.empty_trash()?;
+    }
+    let report = GcReport { objects: remove.len() as u64, ..GcReport::default() };
+    remove_unused_contents(store, report)
+}
+
+/// What is needed and what is not.
+struct Marked {
+    keep: BTreeSet<ObjectRef>,
+    /// Referrers before what they refer to.
+    remove: Vec<ObjectRef>,
+}
+
+/// Sorts all objects into needed and not needed. Call with the publication locked.
+fn mark(store: &ObjectStore, roots: &Roots, now: SystemTime, grace: Duration) -> Result<Marked, GcError> {
+    let mut keep = BTreeSet::new();
+    for (path, object) in generations(store.root())? {
+        let closure = store.closure(std::slice::from_ref(&object)).map_err(|source| match source {
+            source @ StoreError::Missing { .. } => GcError::Incomplete { path, source },
+            other => other.into(),
+        })?;
+        keep.extend(closure);
+    }
+    let mut all: BTreeSet<ObjectRef> = store.objects()?.into_iter().collect();
+    for name in Directory::open(&store.root().join("store"))?.names()? {
+        all.extend(object_of_name(&name));
+    }
+    // Leases name objects before they are there, so here an absent one is nothing unusual.
+    let mut others = store.leased_objects()?;
+    others.extend(store.pins()?.into_values());
+    others.extend(roots.objects.iter().cloned());
+    for object in &all {
+        if is_fresh(&store.object_path(object), now, grace)? {
+            others.push(object.clone());
+        }
+    }
+    let present: Vec<ObjectRef> = others.into_iter().filter(|object| all.contains(object)).collect();
+    let needed = references_first(store, &present, &all)?;
+    keep.extend(needed);
+    let unneeded: Vec<ObjectRef> = all.difference(&keep).cloned().collect();
+    let mut remove = references_first(store, &unneeded, &all)?;
+    remove.retain(|object| !keep.contains(object));
+    remove.reverse();
+    Ok(Marked { keep, remove })
+}
+
+/// All that `roots` need of `all`, references first. Unlike [`ObjectStore::closure`] it goes on where something is absent.
+fn references_first(store: &ObjectStore, roots: &[ObjectRef], all: &BTreeSet<ObjectRef>) -> Result<Vec<ObjectRef>, StoreError> {
+    let mut ordered = Vec::new();
+    let mut seen = BTreeSet::new();
+    // An object is looked at twice: to open its references, and to be put out after them.
+    let mut open: Vec<(ObjectRef, bool)> = roots.iter().rev().map(|root| (root.clone(), false)).collect();
+    while let Some((object, references_done)) = open.pop() {
+        if references_done {
+            ordered.push(object);
+        } else if all.contains(&object) && seen.insert(object.clone()) {
+            let references = store.index().references(&object.id)?;
+            open.push((object, true));
+            open.extend(references.into_iter().rev().map(|reference| (reference, false)));
+        }
+    }
+    Ok(ordered)
+}
+
+/// Whether an object was published less than `grace` ago. Its times are fixed, but not that of its last change of metadata.
+fn is_fresh(path: &Path, now: SystemTime, grace: Duration) -> Result<bool, GcError> {
+    let metadata = match std::fs::symlink_metadata(path) {
+        Ok(metadata) => metadata,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
+        Err(error) => return Err(FsError::new("inspect", path, error).into()),
+    };
+    let changed = SystemTime::UNIX_EPOCH + Duration::from_secs(u64::try_from(metadata.ctime()).unwrap_or(0));
+    // An object from the future is as fresh as can be: the clock was set back.
+    Ok(now.duration_since(changed).map_or(true, |age| age < grace))
+}
+
+/// The generations of all profiles: their links and the objects behind them.
+///
+/// Source: the layout of the activator, `profiles/<profile>/gen/<n>` is a link to `<root>/store/<object>`.
+fn generations(root: &Path) -> Result<Vec<(PathBuf, ObjectRef)>, GcError> {
+    let mut found = Vec::new();
+    let profiles = match Directory::open(&root.join("profiles")) {
+        Ok(profiles) => profiles,
+        Err(error) if error.is_missing() => return Ok(found),
+        Err(error) => return Err(unreadable(&error)),
+    };
+    for name in profiles.names().map_err(|error| unreadable(&error))? {
+        if profiles.kind_of(&name).map_err(|error| unreadable(&error))? == NodeKind::Directory {
+            let profile = profiles.open_child(&name).map_err(|error| unreadable(&error))?;
+            let before = found.len();
+            let recorded = generations_of(&profile, &mut found)?;
+            if found.len() == before && recorded {
+                let reason = "there are traces of generations, but no link to one".to_owned();
+                return Err(GcError::Roots { path: profile.path().to_owned(), reason });
+            }
+        }
+    }
+    Ok(found)
+}
+
+/// Adds the generations of one profile; returns whether anything says that there are or were some.
+fn generations_of(profile: &Directory, found: &mut Vec<(PathBuf, ObjectRef)>) -> Result<bool, GcError> {
+    let names = profile.names().map_err(|error| unreadable(&error))?;
+    let mut recorded = names.iter().any(|name| matches!(name.to_str(), Some("current" | "good" | "pending.json")));
+    if !names.iter().any(|name| name == "gen") {
+        return Ok(recorded);
+    }
+    let generations = profile.open_child("gen".as_ref()).map_err(|error| unreadable(&error))?;
+    for name in generations.names().map_err(|error| unreadable(&error))? {
+        let path = generations.path().join(&name);
+        match generations.kind_of(&name).map_err(|error| unreadable(&error))? {
+            NodeKind::Symlink => {
+                let target = generations.read_link(&name).map_err(|error| unreadable(&error))?;
+                let object = std::str::from_utf8(&target).ok().and_then(|target| target.rsplit('/').next()?.parse().ok());
+                match object {
+                    Some(object) => found.push((path, object)),
+                    None => return Err(GcError::Roots { path, reason: "it does not point to an object".to_owned() }),
+                }
+            }
+            NodeKind::File => recorded = true,
+            NodeKind::Directory | NodeKind::Special => {
+                return Err(GcError::Roots { path, reason: "it is neither a generation nor a record of one".to_owned() });
+            }
+        }
+    }
+    Ok(recorded)
+}
+
+fn unreadable(error: &FsError) -> GcError {
+    GcError::Roots { path: error.path.clone(), reason: error.source.to_string() }
+}
+
+/// The contents that an object holds: digest, executable, size.
+fn contents_of(manifest: &crate::ObjectManifest) -> impl Iterator<Item = (Digest, bool, u64)> {
+    manifest.tree.entries().iter().filter_map(|entry| match &entry.kind {
+        EntryKind::File { size, digest, executable, self_references: _ } => Some((*digest, *executable, *size)),
+        EntryKind::Directory | EntryKind::Symlink { .. } => None,
+    })
+}
+
+/// Removes the contents that have no name but their own. Call with the publication locked, so that no transaction begins.
+///
+/// A transaction that is under way may have told a sender that a content is here, so then all contents stay.
+fn remove_unused_contents(store: &ObjectStore, mut report: GcReport) -> Result<GcReport, GcError> {
+    // Puts the staging directories of the dead away; those that are left belong to the living.
+    store.leased_objects()?;
+    report.contents_postponed = !Directory::open(&store.root().join("stage"))?.names()?.is_empty();
+    if report.contents_postponed {
+        return Ok(report);
+    }
+    let blobs = Directory::open(&store.root().join("blobs"))?;
+    for shard in blobs.names()? {
+        if blobs.kind_of(&shard)? != NodeKind::Directory {
+            continue;
+        }
+        let directory = blobs.open_child(&shard)?;
+        for name in directory.names()? {
+            if blob_of_name(&shard, &name).is_none() {
+                continue;
+            }
+            let path = directory.path().join(&name);
+            let metadata = std::fs::symlink_metadata(&path).at("inspect", &path)?;
+            if metadata.is_file() && metadata.nlink() == 1 {
+                directory.remove_file(&name)?;
+                report.contents += 1;
+                report.bytes += metadata.len();
+            }
+        }
+    }
+    Ok(report)
+}
+
+#[cfg(test)]
+mod tests;
