@@ -112,7 +112,10 @@ pub fn plan(store: &ObjectStore, roots: &Roots, now: SystemTime, grace: Duration
         freed.extend(contents_of(&manifest));
         remove.push(Removal { object, bytes: manifest.tree.file_bytes() });
     }
-    for object in marked.keep.iter().filter(|_| !freed.is_empty()) {
+    for object in &marked.keep {
+        if freed.is_empty() {
+            break;
+        }
         if let Ok(manifest) = store.manifest(object) {
             for content in contents_of(&manifest) {
                 freed.remove(&content);

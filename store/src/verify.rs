@@ -169,9 +169,13 @@ impl ObjectStore {
         }
         let manifest = match self.manifest(object) {
             Ok(manifest) => manifest,
-            Err(StoreError::Missing { .. }) => return Ok(vec![finding(Problem::Manifest { reason: "its manifest is missing".to_owned() })]),
+            Err(StoreError::Missing { .. }) => {
+                return Ok(vec![finding(Problem::Manifest { reason: "its manifest is missing".to_owned() })]);
+            }
             Err(StoreError::Damaged { source, .. }) => {
-                return Ok(vec![finding(Problem::Manifest { reason: format!("its manifest is damaged: {}", escape(&source.to_string())) })]);
+                return Ok(vec![finding(Problem::Manifest {
+                    reason: format!("its manifest is damaged: {}", escape(&source.to_string())),
+                })]);
             }
             Err(StoreError::WrongId { found, .. }) => {
                 return Ok(vec![finding(Problem::Manifest { reason: format!("its manifest is that of {found}") })]);
