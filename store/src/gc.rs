@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
 use crate::error::StoreError;
-use crate::fsutil::{Directory, FsError, IoResultExt, NodeKind};
+use crate::fsutil::{self, Directory, FsError, IoResultExt, NodeKind};
 use crate::objects::{ObjectStore, object_of_name};
 use crate::tree::EntryKind;
 use crate::verify::blob_of_name;
@@ -307,7 +307,7 @@ fn remove_unused_contents(store: &ObjectStore, mut report: GcReport) -> Result<G
             let path = directory.path().join(&name);
             let metadata = std::fs::symlink_metadata(&path).at("inspect", &path)?;
             if metadata.is_file() && metadata.nlink() == 1 {
-                directory.remove_file(&name)?;
+                fsutil::remove_file(&path)?;
                 report.contents += 1;
                 report.bytes += metadata.len();
             }
