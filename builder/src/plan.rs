@@ -183,7 +183,11 @@ pub fn plan(model: &Model) -> Result<Plan, Vec<Finding>> {
         }
         draft.add_bundle(model, host);
         if !host.ignore {
-            hosts.push(HostPlan { name: host.name.clone(), bundle: draft.recipes.len() - 1, recipes: (first..draft.recipes.len()).collect() });
+            hosts.push(HostPlan {
+                name: host.name.clone(),
+                bundle: draft.recipes.len() - 1,
+                recipes: (first..draft.recipes.len()).collect(),
+            });
         }
     }
     let Draft { store, mut recipes, explicit, mut findings } = draft;
@@ -315,7 +319,9 @@ impl Draft {
 
 fn tree_entry(step: &Step) -> Option<(&RelPath, TreeEntryKind)> {
     match &step.kind {
-        StepKind::File { path, content, executable } => Some((path, TreeEntryKind::File { content: Arc::clone(content), executable: *executable })),
+        StepKind::File { path, content, executable } => {
+            Some((path, TreeEntryKind::File { content: Arc::clone(content), executable: *executable }))
+        }
         StepKind::Directory { path } => Some((path, TreeEntryKind::Directory)),
         StepKind::Symlink { path, target } => Some((path, TreeEntryKind::Symlink { target: target.clone() })),
         StepKind::Build(_)

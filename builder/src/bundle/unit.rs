@@ -1,0 +1,137 @@
+//! Unit files for systemd.
+//!
+//! Quoting follows systemd.service(5) "Command lines" and systemd.syntax(7): `%` starts a specifier and `$` a variable in command lines,
+//! each doubled to stand for itself; quotes, backslashes and control characters are escaped as in C.
+
+use std::fmt::Write;
+
+use sarsen_store::manifest::{Identity, Restart};
+
+use crate::model::Service;
+
+/// How long systemd waits before it starts a service again, in seconds: its own default of 0.1 s gives up after half a second.
+const RESTART_S: u32 = 1;
+
+/// Renders the unit of `service`, whose texts hold real ids.
+pub(super) fn render(service: &Service, identity: &Identity, component: &str, reload_trigger: &str) -> String {
+    let mut unit = Unit { text: String::new() };
+    let Identity { project, environment, host: _, profile: _ } = identity;
+    unit.section("Unit");
+    unit.line("Description", &percent(&format!("{component}/{} of {project} {environment}", service.name)));
+    let after: String = service.after.iter().map(|name| format!(" {}", unit_name(name))).collect();
+    unit.line("After", &percent(&format!("network.target sarsen-settle.service{after}")));
+    if !reload_trigger.is_empty() {
+        unit.line("X-Reload-Triggers", reload_trigger);
+    }
+    unit.section("Service");
+    unit.line("Type", &service.kind);
+    unit.line("ExecStart", &command_line(&service.command));
+    if !service.reload.is_empty() {
+        unit.line("ExecReload", &command_line(&service.reload));
+    }
+    if let Some(user) = &service.user {
+        unit.line("User", &percent(user));
+    }
+    if let Some(directory) = &service.working_directory {
+        unit.line("WorkingDirectory", &percent(directory));
+    }
+    for (name, value) in &service.environment {
+        unit.line("Environment", &quote(&percent(&format!("{name}={value}"))));
+    }
+    if let Some(restart) = restart(service) {
+        unit.line("Restart", restart);
+        unit.line("RestartSec", &RESTART_S.to_string());
+    }
+    unit.line("TimeoutStopSec", &format!("{}ms", service.stop_timeout_ms));
+    // Last, so that they win over what stands above.
+    for (name, value) in &service.settings {
+        unit.line(name, value);
+    }
+    unit.section("Install");
+    unit.line("WantedBy", "multi-user.target");
+    unit.text
+}
+
+/// A oneshot service that ended well has done its work: systemd refuses to start it again and again.
+fn restart(service: &Service) -> Option<&'static str> {
+    match service.restart {
+        Restart::Always if service.kind == "oneshot" => Some("on-failure"),
+        Restart::Always => Some("always"),
+        Restart::OnFailure => Some("on-failure"),
+        Restart::No => None,
+    }
+}
+
+/// A name without a suffix is that of a service.
+fn unit_name(name: &str) -> String {
+    if name.contains('.') { name.to_owned() } else { format!("{name}.service") }
+}
+
+struct Unit {
+    text: String,
+}
+
+impl Unit {
+    fn section(&mut self, name: &str) {
+        let gap = if self.text.is_empty() { "" } else { "\n" };
+        let _ = writeln!(self.text, "{gap}[{name}]");
+    }
+
+    fn line(&mut self, name: &str, value: &str) {
+        let _ = writeln!(self.text, "{name}={value}");
+    }
+}
+
+fn percent(text: &str) -> String {
+    text.replace('%', "%%")
+}
+
+fn command_line(words: &[String]) -> String {
+    let words: Vec<String> = words.iter().map(|word| quote(&percent(word).replace('$', "$$"))).collect();
+    words.join(" ")
+}
+
+/// Puts a word into quotes if it needs them.
+fn quote(word: &str) -> String {
+    let plain = |c: char| c.is_ascii_alphanumeric() || "/._-+=:,@%$".contains(c);
+    if !word.is_empty() && word.chars().all(plain) {
+        return word.to_owned();
+    }
+    let mut quoted = String::from("\"");
+    for c in word.chars() {
+        match c {
+            '"' | '\\' => quoted.extend(['\\', c]),
+            '\n' => quoted.push_str("\\n"),
+            '\t' => quoted.push_str("\\t"),
+            c if c.is_ascii_control() => {
+                let _ = write!(quoted, "\\x{:02x}", u32::from(c));
+            }
+            c => quoted.push(c),
+        }
+    }
+    quoted.push('"');
+    quoted
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn words_of_a_command_line() {
+        #[track_caller]
+        fn check(word: &str, line: &str) {
+            assert_eq!(command_line(&[word.to_owned()]), line);
+        }
+        check("/bin/app", "/bin/app");
+        check("--name=a b", "\"--name=a b\"");
+        check("100%", "100%%");
+        check("$HOME", "$$HOME");
+        check("say \"hi\"\\", "\"say \\\"hi\\\"\\\\\"");
+        check("two\nlines", "\"two\\nlines\"");
+        check("\u{1b}", "\"\\x1b\"");
+        check("", "\"\"");
+        check(";", "\";\"");
+        check("it's", "\"it's\"");
+    }
+}

@@ -1,0 +1,119 @@
+//! Taking the outputs of a build into the store.
+//!
+//! Several outputs of one build may name one another under their scratch ids. They are taken in one after the other, those that are
+//! named first; then their real ids replace the scratch ids in the rest. That is not possible in a circle.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+
+use sarsen_store::fsutil::{self, FsError};
+use sarsen_store::id::ID_CHARS;
+use sarsen_store::{ObjectRef, Transaction};
+
+use super::RecipeError;
+use crate::plan::{Output, Substitution, positions};
+use crate::recipe::scratch_id;
+
+/// The largest file of a build with several outputs that is looked into for the names of the others, in bytes.
+const FILE_BYTES_MAX: u64 = 2 << 30;
+
+/// Takes the directories in; they may name objects of `visible`.
+pub(super) fn take_in(
+    transaction: &mut Transaction,
+    outputs: &BTreeMap<String, Output>,
+    directories: &BTreeMap<String, PathBuf>,
+    visible: Vec<ObjectRef>,
+) -> Result<BTreeMap<String, ObjectRef>, RecipeError> {
+    let mut candidates = visible;
+    let mut made = BTreeMap::new();
+    let mut substitution = Substitution::new();
+    for name in order(outputs, directories)? {
+        let (output, directory) = (&outputs[&name], &directories[&name]);
+        if !made.is_empty() {
+            walk(directory, &mut |path| rewrite(path, &substitution))?;
+        }
+        let object = transaction.put_directory(&output.name, directory, Some(&scratch_id(output)), &candidates)?;
+        substitution.insert(scratch_id(output), object.id);
+        candidates.push(object.clone());
+        made.insert(name, object);
+    }
+    Ok(made)
+}
+
+/// The names of the outputs, each after those that it names.
+fn order(outputs: &BTreeMap<String, Output>, directories: &BTreeMap<String, PathBuf>) -> Result<Vec<String>, RecipeError> {
+    if outputs.len() < 2 {
+        return Ok(outputs.keys().cloned().collect());
+    }
+    let ids: BTreeMap<[u8; ID_CHARS], &String> = outputs.iter().map(|(name, output)| (scratch_id(output).to_chars(), name)).collect();
+    let mut open: BTreeMap<&String, BTreeSet<&String>> = BTreeMap::new();
+    for (name, directory) in directories {
+        let mut named = BTreeSet::new();
+        walk(directory, &mut |path| {
+            named.extend(positions(&read(path)?.bytes, &ids).into_iter().map(|(_, chars)| ids[&chars]));
+            Ok(())
+        })?;
+        named.remove(name);
+        open.insert(name, named);
+    }
+    let mut order: Vec<String> = Vec::new();
+    while !open.is_empty() {
+        let Some(next) = open.iter().find(|(_, named)| named.is_empty()).map(|(name, _)| *name) else {
+            return Err(RecipeError::Circle { outputs: open.keys().map(|name| format!("`{name}`")).collect() });
+        };
+        open.remove(next);
+        open.values_mut().for_each(|named| {
+            named.remove(next);
+        });
+        order.push(next.clone());
+    }
+    Ok(order)
+}
+
+/// Calls `visit` for every file and symbolic link below `directory`.
+fn walk(directory: &Path, visit: &mut dyn FnMut(&Path) -> Result<(), FsError>) -> Result<(), FsError> {
+    let mut open = vec![directory.to_owned()];
+    while let Some(directory) = open.pop() {
+        let at = |error| FsError::new("list", &directory, error);
+        for entry in std::fs::read_dir(&directory).map_err(at)? {
+            let entry = entry.map_err(at)?;
+            let kind = entry.file_type().map_err(at)?;
+            if kind.is_dir() {
+                open.push(entry.path());
+            } else if kind.is_file() || kind.is_symlink() {
+                visit(&entry.path())?;
+            }
+        }
+    }
+    Ok(())
+}
+
+struct Content {
+    bytes: Vec<u8>,
+    /// The permission bits of a file; nothing for a link.
+    mode: Option<u32>,
+}
+
+fn read(path: &Path) -> Result<Content, FsError> {
+    let at = |error| FsError::new("read", path, error);
+    let metadata = std::fs::symlink_metadata(path).map_err(at)?;
+    if metadata.is_symlink() {
+        let target = std::fs::read_link(path).map_err(at)?;
+        return Ok(Content { bytes: target.into_os_string().into_encoded_bytes(), mode: None });
+    }
+    Ok(Content { bytes: fsutil::read_file_bounded(path, FILE_BYTES_MAX)?, mode: Some(metadata.permissions().mode() & 0o7777) })
+}
+
+fn rewrite(path: &Path, substitution: &Substitution) -> Result<(), FsError> {
+    let Content { bytes, mode } = read(path)?;
+    let filled = substitution.fill(&bytes);
+    match mode {
+        _ if filled == bytes => Ok(()),
+        Some(mode) => fsutil::replace_file(path, &filled, mode),
+        None => {
+            use std::os::unix::ffi::OsStringExt;
+            fsutil::replace_symlink(path, Path::new(&std::ffi::OsString::from_vec(filled)))
+        }
+    }
+}
