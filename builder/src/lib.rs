@@ -18,4 +18,4 @@ pub mod snapshot;
 mod template;
 pub mod toolchain;
 
-pub use resolve::{Assessment, Input, assess, evaluate};
+pub use resolve::{Assessment, Input, assess, check, evaluate};

@@ -1,1 +1,157 @@
-//! To be written: eval.
+//! Starlark: loading definitions and evaluating component instances.
+//!
+//! No Starlark type leaves this directory. A module evaluation gives a table of components; the evaluation of one instance
+//! (one component on one host) gives an [`Outcome`], plain data that the builtins collected in a [`context::Context`].
+//! Evaluation is hermetic: it sees the snapshot, the environment and the frozen resources of the round before, no more.
+
+#![expect(unsafe_code, reason = "the derives of starlark write `unsafe impl ProvidesStaticType`; no other unsafe code is here")]
+
+mod add;
+mod component;
+mod context;
+mod convert;
+mod failure;
+mod instance;
+mod loader;
+mod nesting;
+mod steps;
+mod values;
+
+use std::collections::BTreeMap;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+
+use starlark::environment::{Globals, GlobalsBuilder, LibraryExtension, Module};
+use starlark::eval::Evaluator;
+
+pub(crate) use context::Scene;
+pub(crate) use loader::{ComponentInfo, Definitions, load_definitions};
+
+use crate::data::Data;
+use crate::diagnostic::{Diagnostic, Location};
+use crate::model::Step;
+use context::Context;
+
+/// The stack of a thread that evaluates. The evaluator recurses; with this size 20,000 levels of nesting were survived.
+pub(crate) const STACK_BYTES: usize = 64 << 20;
+
+/// The most steps of the evaluator for one module or instance: seconds of work; a thousand steps are usual.
+const TICKS_MAX: u64 = 10_000_000;
+
+/// The most memory of one evaluation, in bytes.
+const HEAP_BYTES_MAX: usize = 1 << 30;
+
+/// The deepest chain of calls.
+const CALLS_MAX: usize = 200;
+
+/// Resources as one round sees them: by key, sorted by host, component and order of provision.
+#[derive(Debug, Default)]
+pub(crate) struct Resources(pub(crate) BTreeMap<String, Vec<Provision>>);
+
+/// One provided value.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct Provision {
+    pub(crate) host: String,
+    pub(crate) component: String,
+    pub(crate) value: Data,
+    pub(crate) at: Location,
+}
+
+impl Resources {
+    /// The values of a key, of one host if it is named.
+    pub(crate) fn find<'a>(&'a self, key: &str, host: Option<&'a str>) -> impl Iterator<Item = &'a Provision> {
+        self.0.get(key).into_iter().flatten().filter(move |provision| host.is_none_or(|host| provision.host == host))
+    }
+}
+
+/// One use of `require`.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Requirement {
+    pub(crate) at: Location,
+    pub(crate) key: String,
+    /// The only host whose values are wanted.
+    pub(crate) host: Option<String>,
+    /// Whether it is an error if there is none.
+    pub(crate) strict: bool,
+}
+
+/// What one evaluation of one instance gave.
+#[derive(Debug, Default)]
+pub(crate) struct Outcome {
+    pub(crate) attributes: BTreeMap<String, String>,
+    pub(crate) steps: Vec<Step>,
+    pub(crate) messages: Vec<String>,
+    pub(crate) provided: Vec<(String, Data, Location)>,
+    pub(crate) required: Vec<Requirement>,
+    /// What is wrong; evaluation goes on after some mistakes and ends at others.
+    pub(crate) diagnostics: Vec<Diagnostic>,
+}
+
+/// One component on one host, to be evaluated.
+#[derive(Debug)]
+pub(crate) struct Task<'a> {
+    /// The component's definition.
+    pub(crate) component: &'a ComponentInfo,
+    /// The host's place in the environment's list.
+    pub(crate) host: usize,
+    /// The features chosen.
+    pub(crate) features: &'a [String],
+    /// Every attribute with its value.
+    pub(crate) attributes: &'a [(String, Data)],
+}
+
+/// Evaluates one instance against the frozen resources of the round before. Must run on a stack of [`STACK_BYTES`].
+pub(crate) fn evaluate_instance(scene: &Arc<Scene>, task: &Task<'_>, resources: &Arc<Resources>) -> Outcome {
+    let context = Context::new(scene.clone(), task, resources.clone());
+    let result = catch_unwind(AssertUnwindSafe(|| {
+        Module::with_temp_heap(|module| {
+            let mut evaluator = Evaluator::new(&module);
+            evaluator.disable_gc();
+            evaluator.extra = Some(&context);
+            evaluator.set_print_handler(&context);
+            limit(&mut evaluator);
+            instance::configure_root(task, &mut evaluator).map_err(|error| failure::to_diagnostic(&error))
+        })
+    }));
+    let failure = match result {
+        Ok(result) => result.err(),
+        Err(panic) => Some(gave_up(&panic, &task.component.at)),
+    };
+    context.into_outcome(task, failure)
+}
+
+fn limit(evaluator: &mut Evaluator<'_, '_, '_>) {
+    // These refuse only zero and being set twice.
+    let set = evaluator.set_max_callstack_size(CALLS_MAX).and_then(|()| evaluator.set_max_tick_count(TICKS_MAX));
+    set.and_then(|()| evaluator.set_max_heap_size(HEAP_BYTES_MAX)).expect("limits of a new evaluator can be set once");
+}
+
+fn gave_up(panic: &(dyn std::any::Any + Send), at: &Location) -> Diagnostic {
+    let reason =
+        panic.downcast_ref::<String>().map(String::as_str).or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("unknown reason");
+    Diagnostic::new("E0299", format!("the evaluator gave up: {reason}"))
+        .at(at.clone())
+        .hint("this is a defect of sarsen, or a definition that is far too large")
+}
+
+fn globals() -> Globals {
+    let extensions = [
+        LibraryExtension::StructType,
+        LibraryExtension::RecordType,
+        LibraryExtension::EnumType,
+        LibraryExtension::Typing,
+        LibraryExtension::Json,
+        LibraryExtension::SetType,
+        LibraryExtension::Map,
+        LibraryExtension::Filter,
+        LibraryExtension::Print,
+        LibraryExtension::Partial,
+    ];
+    GlobalsBuilder::extended_by(&extensions)
+        .with(component::builtins)
+        .with(values::builtins)
+        .with(steps::content)
+        .with(steps::host)
+        .with(steps::activation)
+        .build()
+}

@@ -1,0 +1,228 @@
+//! Where the evaluation of one instance writes what it finds: the only thing that builtins and Rust share.
+
+use std::cell::RefCell;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use sarsen_store::{ObjectId, RelPath};
+use starlark::any::ProvidesStaticType;
+use starlark::eval::Evaluator;
+
+use super::failure::{Failure, location_of};
+use super::steps::Declaration;
+use super::{Outcome, Requirement, Resources, Task};
+use crate::data::{Data, TargetPath};
+use crate::diagnostic::{Diagnostic, Location};
+use crate::environment::{Environment, HostEntry};
+use crate::model::{Step, StepKind};
+use crate::snapshot::Snapshot;
+use crate::template::Templates;
+
+/// What all instances of an evaluation share.
+#[derive(Debug)]
+pub(crate) struct Scene {
+    pub(crate) snapshot: Snapshot,
+    pub(crate) environment: Environment,
+    pub(crate) profile: String,
+    pub(crate) root: String,
+}
+
+/// What is made in `configure` and has to be added.
+pub(super) struct Made {
+    pub(super) label: String,
+    pub(super) at: Location,
+    /// Where it was added, if it was.
+    pub(super) added: Option<Location>,
+    /// The step; a component holds its own.
+    pub(super) declaration: Option<Declaration>,
+}
+
+/// What was collected so far.
+#[derive(Default)]
+pub(super) struct Collected {
+    pub(super) made: Vec<Made>,
+    /// Paths of the tree: where declared, and whether it is a directory.
+    pub(super) tree: BTreeMap<RelPath, (Location, bool)>,
+    /// Names that must be unique: kind and name.
+    pub(super) names: BTreeMap<(&'static str, String), Location>,
+    pub(super) outcome: Outcome,
+}
+
+/// The evaluation of one instance.
+#[derive(ProvidesStaticType)]
+pub(super) struct Context {
+    pub(super) scene: Arc<Scene>,
+    pub(super) resources: Arc<Resources>,
+    pub(super) component: String,
+    pub(super) features: Vec<String>,
+    host: usize,
+    pub(super) collected: RefCell<Collected>,
+    /// By directory; made when first needed.
+    templates: RefCell<BTreeMap<String, Arc<Templates>>>,
+}
+
+impl Context {
+    pub(super) fn new(scene: Arc<Scene>, task: &Task<'_>, resources: Arc<Resources>) -> Self {
+        Self {
+            scene,
+            resources,
+            component: task.component.name.clone(),
+            features: task.features.to_vec(),
+            host: task.host,
+            collected: RefCell::default(),
+            templates: RefCell::default(),
+        }
+    }
+
+    /// The context, if an instance is being evaluated and not a module.
+    pub(super) fn find<'a>(eval: &Evaluator<'_, 'a, '_>) -> Option<&'a Self> {
+        eval.extra.and_then(|extra| extra.downcast_ref::<Self>())
+    }
+
+    /// The context of a builtin that needs one.
+    pub(super) fn of<'a>(eval: &Evaluator<'_, 'a, '_>) -> Result<&'a Self, Failure> {
+        Self::find(eval).ok_or_else(|| super::component::outside("this is possible"))
+    }
+
+    /// Where the builtin that runs was called.
+    pub(super) fn caller(eval: &Evaluator<'_, '_, '_>) -> Location {
+        eval.call_stack_top_location().map_or_else(|| Location { file: String::new(), line: 1, column: 1 }, |span| location_of(&span))
+    }
+
+    pub(super) fn host(&self) -> &HostEntry {
+        &self.scene.environment.hosts[self.host]
+    }
+
+    /// A path in an object of this instance.
+    pub(super) fn object_path(&self, id: ObjectId, name: &str) -> TargetPath {
+        TargetPath { base: format!("{}/store/{id}-{name}", self.scene.root), object: Some(id), rest: None }
+    }
+
+    /// The placeholder of the component's tree, or of something of it.
+    pub(super) fn placeholder(&self, of: &str) -> ObjectId {
+        ObjectId::placeholder(&format!("{}/{}{of}", self.host().name, self.component))
+    }
+
+    /// The component's own tree.
+    pub(super) fn tree(&self) -> TargetPath {
+        self.object_path(self.placeholder(""), &self.component)
+    }
+
+    /// The absolute path of a state directory.
+    pub(super) fn state_path(&self, name: &str) -> String {
+        format!("{}/state/{}/{}/{name}", self.scene.root, self.scene.profile, self.component)
+    }
+
+    /// Notes a mistake that evaluation can live with.
+    pub(super) fn report(&self, diagnostic: Diagnostic) {
+        self.collected.borrow_mut().outcome.diagnostics.push(diagnostic);
+    }
+
+    pub(super) fn push_step(&self, at: Location, kind: StepKind) {
+        self.collected.borrow_mut().outcome.steps.push(Step { at, kind });
+    }
+
+    /// Claims a name that one component may use once; the second use is a mistake.
+    pub(super) fn claim(&self, kind: &'static str, name: &str, at: &Location) {
+        let mut collected = self.collected.borrow_mut();
+        let first = collected.names.get(&(kind, name.to_owned())).cloned();
+        match first {
+            Some(first) => {
+                let diagnostic = Diagnostic::new("E0410", format!("`{}` has two {kind} `{name}`", self.component))
+                    .at(at.clone())
+                    .note("the first one", first);
+                collected.outcome.diagnostics.push(diagnostic);
+            }
+            None => drop(collected.names.insert((kind, name.to_owned()), at.clone())),
+        }
+    }
+
+    /// Claims a path of the component's tree.
+    pub(super) fn claim_path(&self, path: &RelPath, at: &Location, directory: bool) {
+        let mut collected = self.collected.borrow_mut();
+        let tree = &collected.tree;
+        let mut above = std::iter::successors(path.parent(), RelPath::parent);
+        let inside = |other: &RelPath| other.as_str().strip_prefix(path.as_str()).is_some_and(|rest| rest.starts_with('/'));
+        let clash = match tree.get(path) {
+            Some((_, true)) if directory => None,
+            Some((first, _)) => Some((format!("`{path}` is declared twice"), first)),
+            None => above
+                .find_map(|parent| tree.get_key_value(&parent).filter(|(_, (_, directory))| !directory))
+                .map(|(parent, (first, _))| (format!("`{path}` cannot lie below `{parent}`, which is not a directory"), first))
+                .or_else(|| {
+                    let below = tree.iter().find(|(other, _)| inside(other)).filter(|_| !directory);
+                    below.map(|(below, (first, _))| (format!("`{path}` is not a directory, but `{below}` lies below it"), first))
+                }),
+        };
+        match clash.map(|(message, first)| Diagnostic::new("E0411", message).at(at.clone()).note("the other one", first.clone())) {
+            Some(diagnostic) => collected.outcome.diagnostics.push(diagnostic),
+            None => drop(collected.tree.insert(path.clone(), (at.clone(), directory))),
+        }
+    }
+
+    pub(super) fn require(&self, requirement: Requirement) {
+        self.collected.borrow_mut().outcome.required.push(requirement);
+    }
+
+    pub(super) fn templates(&self, directory: &str) -> Arc<Templates> {
+        let mut templates = self.templates.borrow_mut();
+        templates.entry(directory.to_owned()).or_insert_with(|| Arc::new(Templates::new(&self.scene.snapshot, directory))).clone()
+    }
+
+    /// `host` as definitions and templates see it.
+    pub(super) fn host_fields(&self) -> Vec<(String, Data)> {
+        let host = self.host();
+        let resolver = &self.scene.environment.resolver;
+        let mut addresses = resolver.addresses(&host.fqdn);
+        if addresses.is_empty() {
+            addresses = resolver.addresses(&host.name);
+        }
+        let texts = |texts: Vec<String>| Data::List(texts.into_iter().map(Data::Text).collect());
+        let fields = [
+            ("name", Data::Text(host.name.clone())),
+            ("fqdn", Data::Text(host.fqdn.clone())),
+            ("platform", optional(self.scene.environment.platform.as_ref())),
+            ("data", host.data.clone()),
+            ("tags", texts(host.tags.clone())),
+            ("addresses", texts(addresses.iter().map(ToString::to_string).collect())),
+        ];
+        fields.into_iter().map(|(name, data)| (name.to_owned(), data)).collect()
+    }
+
+    /// `environment` as definitions and templates see it.
+    pub(super) fn environment_fields(&self) -> Vec<(String, Data)> {
+        let environment = &self.scene.environment;
+        let fields = [
+            ("name", Data::Text(environment.name.clone())),
+            ("service_user", optional(environment.service_user.as_ref())),
+            ("platform", optional(environment.platform.as_ref())),
+            ("host_domain", optional(environment.host_domain.as_ref())),
+        ];
+        fields.into_iter().map(|(name, data)| (name.to_owned(), data)).collect()
+    }
+
+    /// What was collected, with the error that ended the evaluation, if one did.
+    pub(super) fn into_outcome(self, task: &Task<'_>, failure: Option<Diagnostic>) -> Outcome {
+        let Collected { made, mut outcome, .. } = self.collected.into_inner();
+        if failure.is_none() {
+            for forgotten in made.iter().filter(|made| made.added.is_none()) {
+                let diagnostic = Diagnostic::new("E0412", format!("{} was made but never added", forgotten.label)).at(forgotten.at.clone());
+                outcome.diagnostics.push(diagnostic.hint("write `self.add(...)` around it"));
+            }
+        }
+        outcome.diagnostics.extend(failure);
+        outcome.attributes = task.attributes.iter().map(|(name, value)| (name.clone(), value.to_display())).collect();
+        outcome
+    }
+}
+
+fn optional(text: Option<&String>) -> Data {
+    text.map_or(Data::None, |text| Data::Text(text.clone()))
+}
+
+impl starlark::PrintHandler for Context {
+    fn println(&self, text: &str) -> starlark::Result<()> {
+        self.collected.borrow_mut().outcome.messages.push(text.to_owned());
+        Ok(())
+    }
+}

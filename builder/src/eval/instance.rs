@@ -1,0 +1,409 @@
+//! Instances: what `self` is inside `configure`.
+
+use std::cell::RefCell;
+use std::fmt;
+
+use allocative::Allocative;
+use starlark::any::ProvidesStaticType;
+use starlark::environment::{Methods, MethodsBuilder};
+use starlark::eval::Evaluator;
+use starlark::starlark_module;
+use starlark::values::list::AllocList;
+use starlark::values::none::{NoneOr, NoneType};
+use starlark::values::structs::AllocStruct;
+use starlark::values::{AllocValue, Heap, NoSerialize, StarlarkPagablePanic, StarlarkValue, Trace, Value, ValueLike, starlark_value};
+
+use super::component::{ComponentType, FrozenComponentType};
+use super::context::{Context, Made};
+use super::convert::{to_data, to_value};
+use super::failure::Failure;
+use super::values::{PathValue, StepValue};
+use super::{Requirement, Task, add};
+use crate::data::Data;
+use crate::diagnostic::{Location, list_names, nearest_name};
+
+/// The most bytes of one message of `self.log`.
+const MESSAGE_BYTES_MAX: usize = 4096;
+
+/// A component on a host, with its attributes.
+#[derive(Debug, Trace, ProvidesStaticType, Allocative, NoSerialize, StarlarkPagablePanic)]
+pub(super) struct Instance<'v> {
+    name: String,
+    configure: Value<'v>,
+    /// Declared attributes, then those that `configure` set.
+    attributes: RefCell<Vec<(String, Value<'v>)>>,
+    parent: RefCell<Option<Value<'v>>>,
+    /// The directory of the definition, below the project directory.
+    pub(super) directory: String,
+    /// Its place in the context's list; the root component has none.
+    index: Option<usize>,
+    /// `host`, `environment` and `features`, in this order.
+    surroundings: (Value<'v>, Value<'v>, Value<'v>),
+}
+
+impl fmt::Display for Instance<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "<{}>", self.name)
+    }
+}
+
+impl<'v> AllocValue<'v> for Instance<'v> {
+    fn alloc_value(self, heap: Heap<'v>) -> Value<'v> {
+        heap.alloc_complex_no_freeze(self)
+    }
+}
+
+starlark::methods_static!(INSTANCE_METHODS = instance_methods);
+
+#[starlark_value(type = "Component", StarlarkTypeRepr, UnpackValue)]
+impl<'v> StarlarkValue<'v> for Instance<'v> {
+    fn get_methods() -> Option<&'static Methods> {
+        Some(INSTANCE_METHODS.methods())
+    }
+
+    fn get_attr(&self, attribute: &str, heap: Heap<'v>) -> Option<Value<'v>> {
+        match attribute {
+            "host" => Some(self.surroundings.0),
+            "environment" => Some(self.surroundings.1),
+            "features" => Some(self.surroundings.2),
+            "name" => Some(heap.alloc(self.name.as_str())),
+            "parent" => Some(self.parent.borrow().unwrap_or_else(|| heap.alloc(NoneType))),
+            _ => self.attributes.borrow().iter().find(|(name, _)| name == attribute).map(|(_, value)| *value),
+        }
+    }
+
+    fn dir_attr(&self) -> Vec<String> {
+        let fixed = ["host", "environment", "features", "name", "parent"].map(str::to_owned);
+        self.attributes.borrow().iter().map(|(name, _)| name.clone()).chain(fixed).collect()
+    }
+
+    fn set_attr(&self, attribute: &str, new_value: Value<'v>) -> starlark::Result<()> {
+        if ["host", "environment", "features", "name", "parent", "root"].contains(&attribute) {
+            return Err(Failure::new("E0309", format!("`self.{attribute}` cannot be set")).into());
+        }
+        let mut attributes = self.attributes.borrow_mut();
+        match attributes.iter_mut().find(|(name, _)| name == attribute) {
+            Some((_, value)) => *value = new_value,
+            None => attributes.push((attribute.to_owned(), new_value)),
+        }
+        Ok(())
+    }
+}
+
+impl<'v> Instance<'v> {
+    /// What templates see as `component`: the attributes that are plain data.
+    pub(super) fn template_fields(&self) -> Vec<(String, Data)> {
+        let attributes = self.attributes.borrow();
+        let plain = attributes.iter().filter_map(|(name, value)| Some((name.clone(), to_data(*value, name).ok()?)));
+        plain.chain([("name".to_owned(), Data::Text(self.name.clone()))]).collect()
+    }
+
+    fn new(
+        component: &FrozenComponentType,
+        attributes: Vec<(String, Value<'v>)>,
+        index: Option<usize>,
+        context: &Context,
+        heap: Heap<'v>,
+    ) -> Self {
+        let fields = |fields: Vec<(String, Data)>| {
+            let fields: Vec<(String, Value<'v>)> = fields.into_iter().map(|(name, data)| (name, to_value(&data, heap))).collect();
+            heap.alloc(AllocStruct(fields))
+        };
+        Self {
+            name: component.name.to_lowercase(),
+            configure: component.configure.to_value(),
+            attributes: RefCell::new(attributes),
+            parent: RefCell::new(None),
+            directory: component.at.file.rsplit_once('/').map_or(String::new(), |(directory, _)| directory.to_owned()),
+            index,
+            surroundings: (
+                fields(context.host_fields()),
+                fields(context.environment_fields()),
+                heap.alloc(AllocList(context.features.iter().map(String::as_str))),
+            ),
+        }
+    }
+}
+
+/// Makes the root instance and configures it.
+pub(super) fn configure_root<'v>(task: &Task<'_>, eval: &mut Evaluator<'v, '_, '_>) -> starlark::Result<()> {
+    let heap = eval.heap();
+    let context = Context::of(eval)?;
+    let value = heap.access_owned_frozen_value(&task.component.value);
+    let component = value.downcast_ref::<FrozenComponentType>().ok_or_else(|| Failure::new("E0299", "a component is none"))?;
+    let attributes = task.attributes.iter().map(|(name, data)| (name.clone(), to_value(data, heap))).collect();
+    let instance = heap.alloc(Instance::new(component, attributes, None, context, heap));
+    eval.eval_function(component.configure.to_value(), &[instance], &[])?;
+    Ok(())
+}
+
+/// Makes an instance of a component that another one adds.
+pub(super) fn create<'v>(
+    component: &FrozenComponentType,
+    _me: Value<'v>,
+    given: Vec<(String, Value<'v>)>,
+    eval: &mut Evaluator<'v, '_, '_>,
+) -> starlark::Result<Value<'v>> {
+    let Some(context) = Context::find(eval) else {
+        return Err(super::component::outside("components are used").into());
+    };
+    let unknown: Vec<&str> =
+        given.iter().map(|(name, _)| name.as_str()).filter(|name| !component.attributes.iter().any(|known| known.name == *name)).collect();
+    if !unknown.is_empty() {
+        return Err(unknown_attributes(component, &unknown).into());
+    }
+    let heap = eval.heap();
+    let mut attributes = Vec::new();
+    let mut missing = Vec::new();
+    for attribute in &component.attributes {
+        let value = match given.iter().find(|(name, _)| *name == attribute.name) {
+            Some((_, value)) => {
+                let label = format!("attribute `{}` of `{}`", attribute.name, component.name);
+                let data = to_data(*value, &label)?;
+                let accepted = attribute.kind.accept(data).map_err(|refusal| Failure::new("E0303", format!("{label} {refusal}")))?;
+                to_value(&accepted, heap)
+            }
+            None => match &attribute.default {
+                Some(data) => to_value(data, heap),
+                None => {
+                    missing.push(attribute.name.as_str());
+                    continue;
+                }
+            },
+        };
+        attributes.push((attribute.name.clone(), value));
+    }
+    if !missing.is_empty() {
+        let message = format!("`{}` needs {}", component.name, list_names(&missing));
+        return Err(Failure::new("E0304", message).note("defined here", component.at.clone()).into());
+    }
+    let label = format!("component `{}`", component.name);
+    let index = remember(context, label, Context::caller(eval), None);
+    Ok(heap.alloc(Instance::new(component, attributes, Some(index), context, heap)))
+}
+
+fn unknown_attributes(component: &FrozenComponentType, unknown: &[&str]) -> Failure {
+    let known: Vec<&str> = component.attributes.iter().map(|attribute| attribute.name.as_str()).collect();
+    let mut failure = Failure::new("E0303", format!("`{}` has no attribute {}", component.name, list_names(unknown)));
+    for name in unknown {
+        if let Some(nearest) = nearest_name(name, known.iter().copied()) {
+            failure = failure.hint(format!("`{name}`: did you mean `{nearest}`?"));
+        }
+    }
+    match (failure.0.hints.is_empty(), known.is_empty()) {
+        (true, false) => failure.hint(format!("its attributes are {}", list_names(&known))),
+        (true, true) => failure.hint("it has no attributes"),
+        (false, _) => failure,
+    }
+}
+
+/// Writes down that something was made that has to be added.
+pub(super) fn remember(context: &Context, label: String, at: Location, declaration: Option<super::steps::Declaration>) -> usize {
+    let mut collected = context.collected.borrow_mut();
+    collected.made.push(Made { label, at, added: None, declaration });
+    collected.made.len() - 1
+}
+
+/// Writes down that something made was added; adding twice is an error.
+fn mark_added(context: &Context, index: usize, at: &Location) -> Result<Option<super::steps::Declaration>, Failure> {
+    let mut collected = context.collected.borrow_mut();
+    let made = &mut collected.made[index];
+    if let Some(first) = &made.added {
+        return Err(Failure::new("E0413", format!("{} was added already", made.label)).note("here", first.clone()));
+    }
+    made.added = Some(at.clone());
+    Ok(made.declaration.take())
+}
+
+fn instance_of<'v>(value: Value<'v>) -> Result<&'v Instance<'v>, Failure> {
+    value.downcast_ref::<Instance<'v>>().ok_or_else(|| Failure::new("E0309", "`self` is not a component"))
+}
+
+fn require_values<'v>(
+    key: &str,
+    host: Option<&str>,
+    strict: bool,
+    eval: &Evaluator<'v, '_, '_>,
+) -> Result<(Vec<Value<'v>>, Vec<String>), Failure> {
+    let context = Context::of(eval)?;
+    if let Some(host) = host.filter(|host| !context.scene.environment.hosts.iter().any(|known| known.name == **host)) {
+        let failure = Failure::new("E0504", format!("there is no host `{host}` in the environment"));
+        let nearest = nearest_name(host, context.scene.environment.hosts.iter().map(|host| host.name.as_str()));
+        return Err(nearest.map(str::to_owned).map_or_else(
+            || Failure::new("E0504", failure.0.message.clone()),
+            |name| Failure::new("E0504", failure.0.message.clone()).hint(format!("did you mean `{name}`?")),
+        ));
+    }
+    context.require(Requirement { at: Context::caller(eval), key: key.to_owned(), host: host.map(str::to_owned), strict });
+    let found = context.resources.find(key, host);
+    Ok(found.map(|provision| (to_value(&provision.value, eval.heap()), format!("{} on {}", provision.component, provision.host))).unzip())
+}
+
+#[starlark_module]
+fn instance_methods(builder: &mut MethodsBuilder) {
+    /// The outermost component, which the environment names.
+    #[starlark(attribute)]
+    fn root<'v>(this: Value<'v>) -> starlark::Result<Value<'v>> {
+        let mut root = this;
+        while let Some(parent) = *instance_of(root)?.parent.borrow() {
+            root = parent;
+        }
+        Ok(root)
+    }
+
+    /// Adds a step or a component; gives the path, output or component that it stands for.
+    fn add<'v>(
+        this: Value<'v>,
+        #[starlark(require = pos)] what: Value<'v>,
+        eval: &mut Evaluator<'v, '_, '_>,
+    ) -> starlark::Result<Value<'v>> {
+        let instance = instance_of(this)?;
+        let context = Context::of(eval)?;
+        let at = Context::caller(eval);
+        if let Some(step) = what.downcast_ref::<StepValue>() {
+            let step_at = context.collected.borrow().made[step.index].at.clone();
+            let declaration = mark_added(context, step.index, &at)?;
+            let declaration = declaration.ok_or_else(|| Failure::new("E0299", "a step without declaration"))?;
+            return Ok(add::add_step(context, instance, declaration, &step_at, eval.heap())?);
+        }
+        let Some(child) = what.downcast_ref::<Instance<'v>>() else {
+            let failure = Failure::new("E0414", format!("`self.add` wants a step or a component, not `{}`", what.get_type()));
+            let uncalled = what.downcast_ref::<FrozenComponentType>().is_some() || what.downcast_ref::<ComponentType<'v>>().is_some();
+            return Err(if uncalled { failure.hint("call it: `self.add(Name(...))`") } else { failure }.into());
+        };
+        let Some(index) = child.index else {
+            return Err(Failure::new("E0413", "the outermost component cannot be added").into());
+        };
+        mark_added(context, index, &at)?;
+        *child.parent.borrow_mut() = Some(this);
+        eval.eval_function(child.configure, &[what], &[])?;
+        Ok(what)
+    }
+
+    /// Provides a value to whoever requires the key, on any host.
+    fn provide<'v>(
+        this: Value<'v>,
+        #[starlark(require = pos)] key: &str,
+        #[starlark(require = pos)] value: Value<'v>,
+        eval: &mut Evaluator<'v, '_, '_>,
+    ) -> starlark::Result<NoneType> {
+        instance_of(this)?;
+        let data = to_data(value, &format!("the value of resource `{key}`"))?;
+        let at = Context::caller(eval);
+        Context::of(eval)?.collected.borrow_mut().outcome.provided.push((key.to_owned(), data, at));
+        Ok(NoneType)
+    }
+
+    /// All values that are provided for the key, sorted by host and component.
+    fn require<'v>(
+        this: Value<'v>,
+        #[starlark(require = pos)] key: &str,
+        #[starlark(default = NoneOr::None)] host: NoneOr<&str>,
+        #[starlark(require = named, default = true)] strict: bool,
+        eval: &mut Evaluator<'v, '_, '_>,
+    ) -> starlark::Result<Value<'v>> {
+        instance_of(this)?;
+        let (values, _) = require_values(key, host.into_option(), strict, eval)?;
+        Ok(eval.heap().alloc(AllocList(values)))
+    }
+
+    /// The one value that is provided for the key; None if there is none and it is not strict.
+    fn require_one<'v>(
+        this: Value<'v>,
+        #[starlark(require = pos)] key: &str,
+        #[starlark(default = NoneOr::None)] host: NoneOr<&str>,
+        #[starlark(require = named, default = true)] strict: bool,
+        eval: &mut Evaluator<'v, '_, '_>,
+    ) -> starlark::Result<Value<'v>> {
+        instance_of(this)?;
+        let (values, providers) = require_values(key, host.into_option(), strict, eval)?;
+        match values.as_slice() {
+            [] if strict => Err(Failure::new("E0501", format!("nothing provides `{key}`")).into()),
+            [] => Ok(eval.heap().alloc(NoneType)),
+            [value] => Ok(*value),
+            several => {
+                let failure = Failure::new("E0505", format!("`{key}` is provided {} times, `require_one` wants one", several.len()));
+                Err(failure
+                    .hint(format!("it is provided by {}; name the host with `host = ...`, or use `self.require`", list_names(&providers)))
+                    .into())
+            }
+        }
+    }
+
+    /// The immutable place of a file in the component's own tree.
+    fn path<'v>(
+        this: Value<'v>,
+        #[starlark(require = pos, default = "")] path: &str,
+        eval: &mut Evaluator<'v, '_, '_>,
+    ) -> starlark::Result<PathValue> {
+        instance_of(this)?;
+        let tree = Context::of(eval)?.tree();
+        if path.is_empty() {
+            return Ok(PathValue(tree));
+        }
+        Ok(PathValue(tree.join(path).map_err(|error| Failure::new("E0403", error.to_string()))?))
+    }
+
+    /// The stable path of a file of the current generation, for people and cron.
+    fn current<'v>(
+        this: Value<'v>,
+        #[starlark(require = pos, default = "")] path: &str,
+        eval: &mut Evaluator<'v, '_, '_>,
+    ) -> starlark::Result<String> {
+        instance_of(this)?;
+        let context = Context::of(eval)?;
+        let base = format!("{}/profiles/{}/current/{}", context.scene.root, context.scene.profile, context.component);
+        if path.is_empty() {
+            return Ok(base);
+        }
+        let path: sarsen_store::RelPath =
+            path.parse().map_err(|error: sarsen_store::InvalidPath| Failure::new("E0403", error.to_string()))?;
+        Ok(format!("{base}/{path}"))
+    }
+
+    /// The absolute path of a state directory that was added before.
+    fn state<'v>(this: Value<'v>, #[starlark(require = pos)] name: &str, eval: &mut Evaluator<'v, '_, '_>) -> starlark::Result<PathValue> {
+        instance_of(this)?;
+        let context = Context::of(eval)?;
+        let path = context.state_path(name);
+        let collected = context.collected.borrow();
+        let declared: Vec<&str> = collected.names.keys().filter(|(kind, _)| *kind == add::STATE).map(|(_, name)| name.as_str()).collect();
+        if !declared.contains(&name) {
+            let failure = Failure::new("E0415", format!("there is no state directory `{name}`"));
+            let hint = nearest_name(name, declared)
+                .map_or_else(|| format!("add it before: `self.add(StateDirectory(\"{name}\"))`"), |name| format!("did you mean `{name}`?"));
+            return Err(failure.hint(hint).into());
+        }
+        Ok(PathValue(crate::data::TargetPath { base: path, object: None, rest: None }))
+    }
+
+    /// The text of a file beside the definition.
+    fn source<'v>(this: Value<'v>, #[starlark(require = pos)] path: &str, eval: &mut Evaluator<'v, '_, '_>) -> starlark::Result<String> {
+        let instance = instance_of(this)?;
+        let context = Context::of(eval)?;
+        let found = add::find_file(context, &instance.directory, path)?;
+        let text = context.scene.snapshot.text(&found).ok_or_else(|| Failure::new("E0603", format!("`{found}` is not UTF-8 text")))?;
+        Ok(text.to_owned())
+    }
+
+    /// Writes a message that is shown with the component.
+    fn log<'v>(
+        this: Value<'v>,
+        #[starlark(require = pos)] message: Value<'v>,
+        eval: &mut Evaluator<'v, '_, '_>,
+    ) -> starlark::Result<NoneType> {
+        instance_of(this)?;
+        let mut text = message.to_str();
+        while text.len() > MESSAGE_BYTES_MAX {
+            text.pop();
+        }
+        Context::of(eval)?.collected.borrow_mut().outcome.messages.push(text);
+        Ok(NoneType)
+    }
+
+    /// Ends the evaluation with an error.
+    fn fail<'v>(this: Value<'v>, #[starlark(require = pos)] message: &str) -> starlark::Result<NoneType> {
+        instance_of(this)?;
+        Err(Failure::new("E0206", message).into())
+    }
+}

@@ -1,0 +1,175 @@
+//! Steps that say what the host must have: services, state directories, links, requirements.
+
+use std::collections::BTreeMap;
+
+use sarsen_store::manifest::{Requirement, Restart};
+use starlark::environment::GlobalsBuilder;
+use starlark::eval::Evaluator;
+use starlark::starlark_module;
+use starlark::values::Value;
+use starlark::values::list::UnpackList;
+use starlark::values::none::NoneOr;
+
+use super::{Declaration, bounded, checked_absolute, checked_name, make};
+use crate::eval::context::Context;
+use crate::eval::convert::{to_text, to_text_map, to_texts};
+use crate::eval::failure::Failure;
+use crate::eval::values::{StepValue, to_port};
+use crate::model::{Service, StepKind};
+
+/// The service types that are supervised.
+const SERVICE_TYPES: [&str; 5] = ["simple", "exec", "notify", "forking", "oneshot"];
+
+/// The longest time for stopping a service, in seconds.
+const STOP_TIMEOUT_S_MAX: u32 = 3600;
+
+fn unit_name(name: &str) -> Result<String, Failure> {
+    let good = !name.is_empty()
+        && name.len() <= 200
+        && !name.starts_with(['.', '-'])
+        && name.chars().all(|c| c.is_ascii_alphanumeric() || "_.@-".contains(c));
+    if !good {
+        return Err(Failure::new("E0406", format!("`{name}` cannot be the name of a service")).hint("names are made of `A-Za-z0-9_.@-`"));
+    }
+    if name.ends_with(".service") {
+        return Err(Failure::new("E0406", format!("`{name}` is the name of a unit"))
+            .hint(format!("write `Service(\"{}\", ...)`", name.trim_end_matches(".service"))));
+    }
+    Ok(name.to_owned())
+}
+
+fn restart(text: &str) -> Result<Restart, Failure> {
+    match text {
+        "always" => Ok(Restart::Always),
+        "on-failure" => Ok(Restart::OnFailure),
+        "no" => Ok(Restart::No),
+        other => {
+            Err(Failure::new("E0422", format!("`restart` does not know `{other}`")).hint("it is \"always\", \"on-failure\" or \"no\""))
+        }
+    }
+}
+
+fn command(value: Value<'_>, what: &str) -> Result<Vec<String>, Failure> {
+    let command = to_texts(value, what)?;
+    let unusable = command.iter().find(|argument| argument.contains(['\0', '\n']));
+    if let Some(argument) = unusable {
+        return Err(Failure::new(
+            "E0422",
+            format!("an argument of {what} holds a line break or a NUL byte: `{}`", argument.escape_debug()),
+        ));
+    }
+    match command.first() {
+        Some(program) if !program.starts_with('/') => {
+            Err(Failure::new("E0422", format!("{what} begins with `{program}`, which is not an absolute path"))
+                .hint("use a path value, or a path such as `/usr/bin/env`"))
+        }
+        _ => Ok(command),
+    }
+}
+
+fn one_line(texts: &BTreeMap<String, String>, what: &str) -> Result<(), Failure> {
+    match texts.iter().find(|(key, value)| key.is_empty() || key.contains(['=', '\n', '\0', ' ']) || value.contains(['\n', '\0'])) {
+        Some((key, _)) => Err(Failure::new("E0422", format!("`{}` in {what} is not one line of text", key.escape_debug()))),
+        None => Ok(()),
+    }
+}
+
+#[starlark_module]
+pub(in crate::eval) fn builtins(builder: &mut GlobalsBuilder) {
+    /// A long-running process.
+    fn Service<'v>(
+        #[starlark(require = pos)] name: &str,
+        command: Value<'v>,
+        #[starlark(require = named)] reload: Option<Value<'v>>,
+        #[starlark(require = named, default = UnpackList::default())] reload_on: UnpackList<Value<'v>>,
+        #[starlark(require = named)] env: Option<Value<'v>>,
+        #[starlark(require = named, default = NoneOr::None)] user: NoneOr<&str>,
+        #[starlark(require = named, default = NoneOr::None)] working_directory: NoneOr<Value<'v>>,
+        #[starlark(require = named, default = "always")] restart: &str,
+        #[starlark(require = named, default = "simple")] r#type: &str,
+        #[starlark(require = named, default = UnpackList::default())] after: UnpackList<String>,
+        #[starlark(require = named, default = 30)] stop_timeout: i32,
+        #[starlark(require = named)] settings: Option<Value<'v>>,
+        eval: &mut Evaluator<'v, '_, '_>,
+    ) -> starlark::Result<StepValue> {
+        let context = Context::find(eval).ok_or_else(|| crate::eval::component::outside("steps are made"))?;
+        let texts = |value: Option<Value<'v>>, what: &str| value.map_or_else(|| Ok(BTreeMap::new()), |value| to_text_map(value, what));
+        let service = Service {
+            name: unit_name(name)?,
+            command: self::command(command, "`command`")?,
+            reload: reload.filter(|value| !value.is_none()).map_or_else(|| Ok(Vec::new()), |value| self::command(value, "`reload`"))?,
+            reload_on: reload_on.items.into_iter().map(|value| to_text(value, "an element of `reload_on`")).collect::<Result<_, _>>()?,
+            environment: texts(env, "`env`")?,
+            user: user.into_option().map(str::to_owned).or_else(|| context.scene.environment.service_user.clone()),
+            working_directory: working_directory.into_option().map(|value| to_text(value, "`working_directory`")).transpose()?,
+            restart: self::restart(restart)?,
+            kind: r#type.to_owned(),
+            after: after.items,
+            stop_timeout_ms: bounded(stop_timeout, "stop_timeout", STOP_TIMEOUT_S_MAX)? * 1000,
+            settings: texts(settings, "`settings`")?,
+        };
+        one_line(&service.environment, "`env`")?;
+        one_line(&service.settings, "`settings`")?;
+        if service.command.is_empty() {
+            return Err(Failure::new("E0422", format!("service `{name}` has no command")).into());
+        }
+        if let Some(directory) = &service.working_directory {
+            checked_absolute(directory, "`working_directory`")?;
+        }
+        if !SERVICE_TYPES.contains(&service.kind.as_str()) {
+            let failure = Failure::new("E0422", format!("`{}` is not a type of services", service.kind));
+            return Err(failure.hint(format!("types are {}", crate::diagnostic::list_names(&SERVICE_TYPES))).into());
+        }
+        Ok(make(eval, format!("Service `{name}`"), Declaration::Ready(StepKind::Service(service)))?)
+    }
+
+    /// A directory for mutable data, outside all generations.
+    fn StateDirectory<'v>(
+        #[starlark(require = pos)] name: &str,
+        #[starlark(require = named, default = NoneOr::None)] user: NoneOr<&str>,
+        #[starlark(require = named, default = 0o750)] mode: i32,
+        eval: &mut Evaluator<'v, '_, '_>,
+    ) -> starlark::Result<StepValue> {
+        let context = Context::find(eval).ok_or_else(|| crate::eval::component::outside("steps are made"))?;
+        let user = user.into_option().map(str::to_owned).or_else(|| context.scene.environment.service_user.clone());
+        let mode = u32::try_from(mode).ok().filter(|mode| mode & !0o1777 == 0);
+        let mode = mode.ok_or_else(|| Failure::new("E0416", "the mode of a state directory goes from 0 to 0o1777").hint("write 0o750"))?;
+        let declaration = Declaration::StateDirectory { name: checked_name(name, "state directory")?, user, mode };
+        Ok(make(eval, format!("StateDirectory `{name}`"), declaration)?)
+    }
+
+    /// A managed absolute path of the host: a symbolic link.
+    fn Link<'v>(
+        #[starlark(require = pos)] path: &str,
+        #[starlark(require = pos)] target: Value<'v>,
+        eval: &mut Evaluator<'v, '_, '_>,
+    ) -> starlark::Result<StepValue> {
+        let path = checked_absolute(path, "`Link`")?;
+        let target = checked_absolute(&to_text(target, "the target of a link")?, "the target of a link")?;
+        Ok(make(eval, format!("Link `{path}`"), Declaration::Ready(StepKind::Link { path, target }))?)
+    }
+
+    /// What must exist on the host before anything is changed.
+    fn Requirement<'v>(
+        #[starlark(require = named, default = NoneOr::None)] program: NoneOr<&str>,
+        #[starlark(require = named, default = NoneOr::None)] port: NoneOr<i32>,
+        #[starlark(require = named, default = NoneOr::None)] user: NoneOr<&str>,
+        eval: &mut Evaluator<'v, '_, '_>,
+    ) -> starlark::Result<StepValue> {
+        let component = Context::find(eval).map(|context| context.component.clone()).unwrap_or_default();
+        let (label, requirement) = match (program.into_option(), port.into_option(), user.into_option()) {
+            (Some(program), None, None) if program.starts_with('/') => {
+                (format!("program `{program}`"), Requirement::Program { program: checked_absolute(program, "`program`")?, component })
+            }
+            (Some(program), None, None) => {
+                (format!("program `{program}`"), Requirement::Program { program: checked_name(program, "program")?, component })
+            }
+            (None, Some(port), None) => (format!("port `{port}`"), Requirement::Port { port: to_port(port)?, component }),
+            (None, None, Some(user)) => (format!("user `{user}`"), Requirement::User { user: checked_name(user, "user")?, component }),
+            _ => {
+                return Err(Failure::new("E0423", "a requirement names one thing").hint("give one of `program`, `port` and `user`").into());
+            }
+        };
+        Ok(make(eval, format!("Requirement for {label}"), Declaration::Ready(StepKind::Requirement(requirement)))?)
+    }
+}

@@ -1,0 +1,195 @@
+//! The values that definitions handle: paths, addresses and steps.
+
+use std::cmp::Ordering;
+use std::fmt;
+use std::hash::Hash as _;
+
+use allocative::Allocative;
+use starlark::any::ProvidesStaticType;
+use starlark::collections::StarlarkHasher;
+use starlark::environment::{GlobalsBuilder, Methods, MethodsBuilder};
+use starlark::eval::Evaluator;
+use starlark::values::none::NoneOr;
+use starlark::values::{Heap, NoSerialize, StarlarkPagablePanic, StarlarkValue, Value, ValueLike, starlark_value};
+use starlark::{starlark_module, starlark_simple_value};
+
+use super::context::Context;
+use super::failure::Failure;
+use crate::data::{Address, TargetPath};
+
+/// A place on the target.
+#[derive(Debug, Clone, ProvidesStaticType, Allocative, NoSerialize, StarlarkPagablePanic)]
+pub(super) struct PathValue(#[allocative(skip)] pub(super) TargetPath);
+starlark_simple_value!(PathValue);
+
+impl fmt::Display for PathValue {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.0)
+    }
+}
+
+starlark::methods_static!(PATH_METHODS = path_methods);
+
+#[starlark_value(type = "Path")]
+impl<'v> StarlarkValue<'v> for PathValue {
+    fn get_methods() -> Option<&'static Methods> {
+        Some(PATH_METHODS.methods())
+    }
+
+    fn div(&self, other: Value<'v>, heap: Heap<'v>) -> starlark::Result<Value<'v>> {
+        let Some(below) = other.unpack_str() else {
+            return Err(Failure::new("E0403", format!("a path is joined with a string, not `{}`", other.get_type())).into());
+        };
+        let joined = self.0.join(below).map_err(|error| Failure::new("E0403", error.to_string()))?;
+        Ok(heap.alloc(Self(joined)))
+    }
+
+    fn add(&self, rhs: Value<'v>, heap: Heap<'v>) -> Option<starlark::Result<Value<'v>>> {
+        rhs.unpack_str().map(|text| Ok(heap.alloc(format!("{self}{text}"))))
+    }
+
+    fn radd(&self, lhs: Value<'v>, heap: Heap<'v>) -> Option<starlark::Result<Value<'v>>> {
+        lhs.unpack_str().map(|text| Ok(heap.alloc(format!("{text}{self}"))))
+    }
+
+    fn equals(&self, other: Value<'v>) -> starlark::Result<bool> {
+        Ok(other.downcast_ref::<Self>().is_some_and(|other| other.0 == self.0))
+    }
+
+    fn compare(&self, other: Value<'v>) -> starlark::Result<Ordering> {
+        match other.downcast_ref::<Self>() {
+            Some(other) => Ok(self.0.cmp(&other.0)),
+            None => Err(Failure::new("E0403", format!("a path cannot be compared with `{}`", other.get_type())).into()),
+        }
+    }
+
+    fn write_hash(&self, hasher: &mut StarlarkHasher) -> starlark::Result<()> {
+        self.0.hash(hasher);
+        Ok(())
+    }
+}
+
+#[starlark_module]
+fn path_methods(builder: &mut MethodsBuilder) {
+    /// The last component.
+    #[starlark(attribute)]
+    fn name(this: &PathValue) -> starlark::Result<String> {
+        Ok(this.0.name().to_owned())
+    }
+
+    /// The path one level up; None for the object or directory itself.
+    #[starlark(attribute)]
+    fn parent(this: &PathValue) -> starlark::Result<NoneOr<PathValue>> {
+        Ok(NoneOr::from_option(this.0.parent().map(PathValue)))
+    }
+}
+
+/// A host and a port.
+#[derive(Debug, Clone, ProvidesStaticType, Allocative, NoSerialize, StarlarkPagablePanic)]
+pub(super) struct AddressValue(#[allocative(skip)] pub(super) Address);
+starlark_simple_value!(AddressValue);
+
+impl fmt::Display for AddressValue {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.0)
+    }
+}
+
+starlark::methods_static!(ADDRESS_METHODS = address_methods);
+
+#[starlark_value(type = "Address")]
+impl<'v> StarlarkValue<'v> for AddressValue {
+    fn get_methods() -> Option<&'static Methods> {
+        Some(ADDRESS_METHODS.methods())
+    }
+
+    fn equals(&self, other: Value<'v>) -> starlark::Result<bool> {
+        Ok(other.downcast_ref::<Self>().is_some_and(|other| other.0 == self.0))
+    }
+
+    fn write_hash(&self, hasher: &mut StarlarkHasher) -> starlark::Result<()> {
+        (&self.0.host, self.0.port).hash(hasher);
+        Ok(())
+    }
+}
+
+#[starlark_module]
+fn address_methods(builder: &mut MethodsBuilder) {
+    /// The host as it was given.
+    #[starlark(attribute)]
+    fn host(this: &AddressValue) -> starlark::Result<String> {
+        Ok(this.0.host.clone())
+    }
+
+    /// The port.
+    #[starlark(attribute)]
+    fn port(this: &AddressValue) -> starlark::Result<i32> {
+        Ok(i32::from(this.0.port))
+    }
+
+    /// The host's first IPv4 address.
+    #[starlark(attribute)]
+    fn v4(this: &AddressValue) -> starlark::Result<String> {
+        Ok(this.0.v4.clone().ok_or_else(|| no_address(&this.0.host, "IPv4 "))?)
+    }
+
+    /// The host's first IPv6 address.
+    #[starlark(attribute)]
+    fn v6(this: &AddressValue) -> starlark::Result<String> {
+        Ok(this.0.v6.clone().ok_or_else(|| no_address(&this.0.host, "IPv6 "))?)
+    }
+}
+
+/// Says that the environment's resolver does not know a host.
+pub(super) fn no_address(host: &str, family: &str) -> Failure {
+    Failure::new("E0404", format!("no {family}address for `{host}`")).hint("add it to [resolver] in the environment's environment.toml")
+}
+
+/// A step that was made and waits for `self.add`.
+#[derive(Debug, Clone, ProvidesStaticType, Allocative, NoSerialize, StarlarkPagablePanic)]
+pub(super) struct StepValue {
+    /// Its place in the context's list.
+    pub(super) index: usize,
+    /// How it is called in messages, such as ``File `app.conf` ``.
+    pub(super) label: String,
+}
+starlark_simple_value!(StepValue);
+
+impl fmt::Display for StepValue {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "<{}>", self.label)
+    }
+}
+
+#[starlark_value(type = "Step")]
+impl<'v> StarlarkValue<'v> for StepValue {}
+
+/// A port number from Starlark.
+pub(super) fn to_port(number: i32) -> Result<u16, Failure> {
+    u16::try_from(number)
+        .ok()
+        .filter(|port| *port > 0)
+        .ok_or_else(|| Failure::new("E0405", format!("`{number}` is not a port: ports go from 1 to 65535")))
+}
+
+#[starlark_module]
+pub(super) fn builtins(builder: &mut GlobalsBuilder) {
+    /// A host and a port; in text `host:port`.
+    fn Address<'v>(
+        #[starlark(require = pos)] host: &str,
+        #[starlark(require = pos)] port: i32,
+        eval: &mut Evaluator<'v, '_, '_>,
+    ) -> starlark::Result<AddressValue> {
+        let port = to_port(port)?;
+        if host.is_empty() || host.contains(char::is_whitespace) || host.contains('/') {
+            return Err(Failure::new("E0405", format!("`{host}` is not a host"))
+                .hint("give the host and the port apart: `Address(\"www.example.net\", 80)`")
+                .into());
+        }
+        let host = host.trim_start_matches('[').trim_end_matches(']');
+        Ok(AddressValue(match Context::find(eval) {
+            Some(context) => context.scene.environment.resolver.address(host, port),
+            None => crate::environment::Resolver::default().address(host, port),
+        }))
+    }
+}

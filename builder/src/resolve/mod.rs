@@ -1,0 +1,253 @@
+//! Evaluation of one environment: definitions, instances in rounds, and the model that comes out.
+//!
+//! What can be collected is collected: syntax errors of all files, mistakes in TOML and in all instances are reported
+//! together. Only what would be a mere consequence of another mistake is left out.
+
+mod report;
+mod rounds;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use crate::data::Data;
+use crate::diagnostic::{Diagnostic, Severity, sort_diagnostics};
+use crate::environment::{Environment, Overrides, parse_environment, parse_project_into};
+use crate::eval::{ComponentInfo, Definitions, Resources, STACK_BYTES, Scene, load_definitions};
+use crate::model::{ComponentModel, HostModel, Model, Resource};
+use crate::snapshot::Snapshot;
+use rounds::Instance;
+
+/// What is evaluated, and how.
+#[derive(Debug, Clone, Copy)]
+pub struct Input<'a> {
+    /// The project.
+    pub snapshot: &'a Snapshot,
+    /// The name of the environment.
+    pub environment: &'a str,
+    /// The root of the installation for `connect = "local"` where the environment names none, an absolute path.
+    pub local_root: &'a str,
+    /// How many threads evaluate; has no influence on the result.
+    pub workers: usize,
+}
+
+/// What came of an evaluation.
+#[derive(Debug)]
+pub struct Assessment {
+    /// The model, if there is no error.
+    pub model: Option<Model>,
+    /// Errors and warnings, in order.
+    pub diagnostics: Vec<Diagnostic>,
+}
+
+/// Evaluates one environment of a project.
+///
+/// Errors: all errors of the definitions, in order; warnings are left out, see [`assess`].
+pub fn evaluate(input: &Input<'_>) -> Result<Model, Vec<Diagnostic>> {
+    let Assessment { model, mut diagnostics } = assess(input);
+    diagnostics.retain(|diagnostic| diagnostic.severity == Severity::Error);
+    model.ok_or(diagnostics)
+}
+
+/// Evaluates one environment of a project and keeps warnings.
+pub fn assess(input: &Input<'_>) -> Assessment {
+    let mut assessment = std::thread::scope(|scope| {
+        let thread =
+            std::thread::Builder::new().name("evaluation".to_owned()).stack_size(STACK_BYTES).spawn_scoped(scope, || assess_here(input));
+        let result = thread.ok().and_then(|thread| thread.join().ok());
+        let diagnostic = || Diagnostic::new("E0299", "the evaluator gave up").hint("is there enough memory for a stack of 64 MiB?");
+        result.unwrap_or_else(|| Assessment { model: None, diagnostics: vec![diagnostic()] })
+    });
+    sort_diagnostics(&mut assessment.diagnostics);
+    assessment
+}
+
+/// Evaluates every environment of a project; gives all diagnostics, each once.
+pub fn check(snapshot: &Snapshot, local_root: &str, workers: usize) -> Vec<Diagnostic> {
+    let environments = snapshot.environments();
+    let inputs = environments.iter().map(|environment| Input { snapshot, environment, local_root, workers });
+    let mut diagnostics: Vec<Diagnostic> = inputs.flat_map(|input| assess(&input).diagnostics).collect();
+    if environments.is_empty() {
+        diagnostics.push(Diagnostic::new("E0101", "the project has no environment").hint("write `environments/dev/environment.toml`"));
+    }
+    sort_diagnostics(&mut diagnostics);
+    diagnostics
+}
+
+fn assess_here(input: &Input<'_>) -> Assessment {
+    let mut diagnostics = Vec::new();
+    let project = parse_project_into(input.snapshot, &mut diagnostics);
+    let environment = parse_environment(input.snapshot, input.environment, &mut diagnostics);
+    let definitions = load_definitions(input.snapshot, &mut diagnostics);
+    let Some(environment) = environment else { return Assessment { model: None, diagnostics } };
+
+    check_names(input.snapshot, &environment, &definitions, &mut diagnostics);
+    let attributes = attributes(input.snapshot, &environment, &definitions, &mut diagnostics);
+    let consistent = diagnostics.is_empty();
+
+    let project = project.map_or_else(|| "project".to_owned(), |project| project.name);
+    let profile = environment.profile.clone().unwrap_or_else(|| project.clone());
+    let root = environment.root(input.local_root).to_owned();
+    let scene = Arc::new(Scene { snapshot: input.snapshot.clone(), environment, profile, root });
+    let mut instances = instances(&scene.environment, &definitions, &attributes);
+    let mut resources = Arc::new(Resources::default());
+    let restless = rounds::converge(&scene, &mut instances, &mut resources, input.workers);
+
+    diagnostics.extend(report::diagnose(&scene, &instances, &resources, &restless, consistent));
+    let failed = diagnostics.iter().any(|diagnostic| diagnostic.severity == Severity::Error);
+    let model = (!failed).then(|| model(project, &scene, instances, &resources));
+    Assessment { model, diagnostics }
+}
+
+/// Reports components that hosts or overrides name and that do not exist.
+fn check_names(snapshot: &Snapshot, environment: &Environment, definitions: &Definitions, diagnostics: &mut Vec<Diagnostic>) {
+    if definitions.incomplete {
+        // What is not known may stand in a file that could not be loaded.
+        return;
+    }
+    let known = || definitions.components.keys().map(String::as_str);
+    let unknown = |span: &crate::environment::Span, code, name: &str| {
+        let diagnostic = span.diagnostic(snapshot, code, format!("there is no component `{name}`"));
+        if definitions.components.is_empty() {
+            diagnostic.hint(format!("write `components/{name}/component.star`"))
+        } else {
+            diagnostic.hint_names(name, known())
+        }
+    };
+    for assignment in environment.hosts.iter().flat_map(|host| &host.components) {
+        if !definitions.components.contains_key(&assignment.component) {
+            diagnostics.push(unknown(&assignment.span, "E0110", &assignment.component));
+        }
+    }
+    for overrides in &environment.overrides {
+        if !definitions.components.contains_key(&overrides.component) {
+            diagnostics.push(unknown(&overrides.span, "E0111", &overrides.component));
+        }
+    }
+}
+
+/// Every component's attributes with their values: overrides over defaults. Components that lack one are left out.
+fn attributes(
+    snapshot: &Snapshot,
+    environment: &Environment,
+    definitions: &Definitions,
+    diagnostics: &mut Vec<Diagnostic>,
+) -> BTreeMap<String, Vec<(String, Data)>> {
+    let mut all = BTreeMap::new();
+    for (name, component) in &definitions.components {
+        let overrides = environment.overrides.iter().find(|overrides| overrides.component == *name);
+        let known = diagnostics.len();
+        let mut given = overrides.map_or_else(BTreeMap::new, |overrides| accept_overrides(snapshot, component, overrides, diagnostics));
+        let mut values = Vec::new();
+        let mut missing = Vec::new();
+        for attribute in &component.attributes {
+            match given.remove(attribute.name.as_str()).or_else(|| attribute.default.clone()) {
+                Some(value) => values.push((attribute.name.clone(), value)),
+                None => missing.push(attribute.name.as_str()),
+            }
+        }
+        let used = environment.hosts.iter().flat_map(|host| &host.components).find(|assignment| assignment.component == *name);
+        if let (Some(used), false, true) = (used, missing.is_empty(), diagnostics.len() == known) {
+            let message = format!("`{name}` has no value for {}", crate::diagnostic::list_names(&missing));
+            let diagnostic = used.span.diagnostic(snapshot, "E0304", message).note("defined here", component.at.clone());
+            diagnostics.push(diagnostic.hint(format!("set it in [components.{name}], or give the attribute a default")));
+        }
+        if missing.is_empty() {
+            all.insert(name.clone(), values);
+        }
+    }
+    all
+}
+
+fn accept_overrides<'a>(
+    snapshot: &Snapshot,
+    component: &'a ComponentInfo,
+    overrides: &Overrides,
+    diagnostics: &mut Vec<Diagnostic>,
+) -> BTreeMap<&'a str, Data> {
+    let mut given = BTreeMap::new();
+    for (name, span, data) in &overrides.attributes {
+        let Some(attribute) = component.attributes.iter().find(|attribute| attribute.name == *name) else {
+            let message = format!("`{}` has no attribute `{name}`", component.name);
+            let known = component.attributes.iter().map(|attribute| attribute.name.as_str());
+            diagnostics.push(span.diagnostic(snapshot, "E0303", message).hint_names(name, known));
+            continue;
+        };
+        match attribute.kind.accept(data.clone()) {
+            Ok(data) => drop(given.insert(attribute.name.as_str(), data)),
+            Err(refusal) => {
+                let message = format!("attribute `{name}` of `{}` {refusal}", component.name);
+                diagnostics.push(span.diagnostic(snapshot, "E0303", message).note("defined here", component.at.clone()));
+            }
+        }
+    }
+    given
+}
+
+/// All instances that can be evaluated, sorted by host and component.
+fn instances<'a>(
+    environment: &Environment,
+    definitions: &'a Definitions,
+    attributes: &'a BTreeMap<String, Vec<(String, Data)>>,
+) -> Vec<Instance<'a>> {
+    let mut instances = Vec::new();
+    for (host, entry) in environment.hosts.iter().enumerate() {
+        for assignment in &entry.components {
+            let component = definitions.components.get(&assignment.component);
+            if let (Some(component), Some(attributes)) = (component, attributes.get(&assignment.component)) {
+                instances.push(Instance::new(component, host, entry.name.clone(), assignment.features.clone(), attributes));
+            }
+        }
+    }
+    instances
+}
+
+fn model(project: String, scene: &Scene, instances: Vec<Instance<'_>>, resources: &Resources) -> Model {
+    let environment = &scene.environment;
+    let mut hosts: Vec<HostModel> = environment
+        .hosts
+        .iter()
+        .map(|host| HostModel {
+            name: host.name.clone(),
+            fqdn: host.fqdn.clone(),
+            platform: environment.platform.clone(),
+            ignore: host.ignore,
+            tags: host.tags.clone(),
+            components: Vec::new(),
+        })
+        .collect();
+    for instance in instances {
+        hosts[instance.host].components.push(ComponentModel {
+            name: instance.component.name.clone(),
+            features: instance.features,
+            attributes: instance.outcome.attributes,
+            output: sarsen_store::ObjectId::placeholder(&format!("{}/{}", instance.host_name, instance.component.name)),
+            steps: instance.outcome.steps,
+            messages: instance.outcome.messages,
+        });
+    }
+    let resource = |key: &String, provision: &crate::eval::Provision| Resource {
+        key: key.clone(),
+        host: provision.host.clone(),
+        component: provision.component.clone(),
+        value: provision.value.to_canonical_json(),
+    };
+    Model {
+        project,
+        environment: environment.name.clone(),
+        profile: scene.profile.clone(),
+        root: scene.root.clone(),
+        connect: environment.connect,
+        service_user: environment.service_user.clone(),
+        jobs: environment.jobs,
+        timeout_s: environment.timeout_s,
+        hosts,
+        resources: resources
+            .0
+            .iter()
+            .flat_map(|(key, provisions)| provisions.iter().map(move |provision| resource(key, provision)))
+            .collect(),
+    }
+}
+
+#[cfg(test)]
+mod tests;
