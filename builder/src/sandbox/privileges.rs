@@ -72,6 +72,20 @@ const XATTR: &[c_long] = &[
     libc::SYS_fremovexattr,
 ];
 
+/// What process 1 needs to build the root; it drops them before the script starts.
+const NEEDED: [CapabilitySet; 3] = [CapabilitySet::SYS_ADMIN, CapabilitySet::NET_ADMIN, CapabilitySet::SETPCAP];
+
+/// Lets the next program keep what it needs: without this, a user other than 0 loses all capabilities of a new namespace on `exec`.
+pub(super) fn keep_for_process_1() -> Result<(), Failure> {
+    let needed = NEEDED.into_iter().fold(CapabilitySet::empty(), |set, capability| set | capability);
+    let sets = CapabilitySets { effective: needed, permitted: needed, inheritable: needed };
+    rustix::thread::set_capabilities(None, sets).map_err(Failure::at("keep capabilities for process 1"))?;
+    for capability in NEEDED {
+        rustix::thread::configure_capability_in_ambient_set(capability, true).map_err(Failure::at("pass capabilities to process 1"))?;
+    }
+    Ok(())
+}
+
 /// Limits resources, drops capabilities, installs the filters.
 pub(super) fn drop_all() -> Result<(), Failure> {
     rustix::process::setrlimit(Resource::Core, Rlimit { current: Some(0), maximum: Some(0) }).map_err(Failure::at("no core dumps"))?;

@@ -108,7 +108,8 @@ fn outer() -> Result<ExitCode, Failure> {
     close_inherited()?;
     let (user, group) = (rustix::process::geteuid().as_raw(), rustix::process::getegid().as_raw());
     if user == 0 {
-        rustix::thread::set_thread_groups(&[]).map_err(Failure::at("leave supplementary groups"))?;
+        // Refused where this root user is one of a user namespace; its groups mean nothing outside of that then.
+        let _ = rustix::thread::set_thread_groups(&[]);
     }
     let flags = UnshareFlags::NEWUSER
         | UnshareFlags::NEWNS
@@ -125,6 +126,7 @@ fn outer() -> Result<ExitCode, Failure> {
     write_proc("gid_map", &format!("{GROUP_INSIDE} {group} 1"))?;
     // New credentials clear the death signal.
     die_with_parent()?;
+    privileges::keep_for_process_1()?;
     let mut command = Command::new("/proc/self/exe");
     command.arg(ENTRY_ARGUMENT).arg(INIT_ARGUMENT).env_clear().stdin(Stdio::inherit());
     let status = command.status().map_err(Failure::at("start process 1"))?;

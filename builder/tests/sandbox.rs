@@ -1,0 +1,198 @@
+//! The sandbox, looked at from inside: each test runs a script as root (if the tests do) and as an ordinary user.
+
+#![expect(clippy::disallowed_methods, reason = "a test arranges its own files and processes")]
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::os::unix::fs::{PermissionsExt, chown};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use sarsen_builder::sandbox::{LOG_BYTES_MAX, Spec};
+
+const PROBE: &str = env!("CARGO_BIN_EXE_sarsen-sandbox-probe");
+const STORE: &str = "/var/lib/sarsen/store";
+const NOBODY: u32 = 65534;
+
+/// What came of a script.
+#[derive(Debug)]
+struct Ran {
+    code: i32,
+    log: String,
+    output: PathBuf,
+    _directory: tempfile::TempDir,
+}
+
+/// Runs `script` as `user`; the sandbox has one input `in` with a file `data`, and one output `out`.
+fn run_as(user: u32, script: &str, timeout_s: u32) -> Ran {
+    let directory = tempfile::tempdir().unwrap();
+    let path = |name: &str| directory.path().join(name);
+    for name in ["root", "build", "in", "out"] {
+        fs::create_dir(path(name)).unwrap();
+    }
+    fs::write(path("in").join("data"), "42").unwrap();
+    fs::write(path("build").join("source"), "source").unwrap();
+    // Programs below a home directory are out of reach for other users.
+    let probe = path("probe");
+    fs::copy(PROBE, &probe).unwrap();
+    fs::set_permissions(&probe, fs::Permissions::from_mode(0o755)).unwrap();
+    let spec = Spec {
+        script: script.to_owned(),
+        environment: BTreeMap::from([("PATH", "/usr/bin:/bin"), ("out", "/var/lib/sarsen/store/out")].map(|(k, v)| (k.to_owned(), v.to_owned()))),
+        root: path("root"),
+        build: path("build"),
+        store: STORE.into(),
+        inputs: BTreeMap::from([("in".to_owned(), path("in"))]),
+        outputs: BTreeMap::from([("out".to_owned(), path("out"))]),
+    };
+    fs::write(path("spec"), serde_json::to_vec(&spec).unwrap()).unwrap();
+    let mut command = Command::new(&probe);
+    if user != current_user() {
+        for name in ["", "root", "build", "in", "in/data", "out"] {
+            chown(path(name), Some(user), Some(user)).unwrap();
+        }
+        command = Command::new("setpriv");
+        command.args([format!("--reuid={user}"), format!("--regid={user}"), "--clear-groups".to_owned()]).arg(&probe);
+    }
+    let status = command.arg("run").args([path("spec"), path("log")]).arg(timeout_s.to_string()).status().unwrap();
+    let log = String::from_utf8_lossy(&fs::read(path("log")).unwrap_or_default()).into_owned();
+    Ran { code: status.code().unwrap_or(-1), log, output: path("out"), _directory: directory }
+}
+
+fn current_user() -> u32 {
+    rustix::process::geteuid().as_raw()
+}
+
+/// The users to test as: this one, and an ordinary one if this one is root.
+fn users() -> Vec<u32> {
+    if current_user() == 0 { vec![0, NOBODY] } else { vec![current_user()] }
+}
+
+/// A shell function for what must not succeed; `!` would not do, since `set -e` passes over it.
+const REFUSED: &str = "refused() { if \"$@\"; then echo \"not refused: $*\"; exit 99; fi; }\n";
+
+/// Runs a script that has to succeed, as every user.
+#[track_caller]
+fn succeeds(script: &str) {
+    for user in users() {
+        let ran = run_as(user, &format!("{REFUSED}{script}"), 60);
+        assert_eq!(ran.code, 0, "as user {user}:\n{}", ran.log);
+    }
+}
+
+#[test]
+fn inputs_are_visible_and_outputs_arrive() {
+    for user in users() {
+        let ran = run_as(user, "cat source /var/lib/sarsen/store/in/data > $out/both; mkdir $out/d; echo done", 60);
+        assert_eq!((ran.code, ran.log.as_str()), (0, "done\n"), "as user {user}");
+        assert_eq!(fs::read_to_string(ran.output.join("both")).unwrap(), "source42");
+    }
+}
+
+#[test]
+fn only_the_loopback_interface_exists_and_it_works() {
+    succeeds("test \"$(sed -n '3,$p' /proc/net/dev | cut -d: -f1 | tr -d ' ')\" = lo");
+    succeeds("refused timeout 5 bash -c 'exec 3<>/dev/tcp/192.0.2.1/80'");
+    // Refused, not unreachable: the interface is up.
+    succeeds("timeout 5 bash -c 'exec 3<>/dev/tcp/127.0.0.1/9' 2>&1 | grep -q refused");
+}
+
+#[test]
+fn nothing_undeclared_is_there() {
+    succeeds("for path in /root /home /var/lib/dpkg /etc/shadow /etc/ssh /sys /run /boot /dev/vda /dev/tty /dev/kmsg; do refused test -e $path; done");
+    succeeds("test \"$(ls /var/lib/sarsen/store | tr '\\n' ' ')\" = 'in out '");
+    succeeds("test \"$(ls -A /tmp | wc -l)\" = 0");
+    // Only this shell's own descriptors: standard ones, the script, the listing.
+    succeeds("ls -l /proc/self/fd >&2; for fd in /proc/$$/fd/*; do case \"$(readlink $fd)\" in /dev/null|pipe:*|/script) ;; *) exit 1 ;; esac; done");
+}
+
+#[test]
+fn nothing_but_outputs_and_scratch_can_be_written() {
+    succeeds("for path in /x /etc/x /usr/x /dev/x /var/x /var/lib/sarsen/store/x /var/lib/sarsen/store/in/x; do refused touch $path; done");
+    succeeds("refused sh -c 'echo x > /var/lib/sarsen/store/in/data'");
+    succeeds("for path in /dev/null /usr /var/lib/sarsen/store/in /var/lib/sarsen/store/in/data; do refused chmod 777 $path; done");
+    succeeds("for path in /proc/sys/kernel/core_pattern /proc/self/comm; do refused sh -c \"echo x > $path\"; done");
+    succeeds("touch /tmp/x /build/x /dev/shm/x $out/x; echo > /dev/null");
+}
+
+#[test]
+fn there_are_no_privileges() {
+    succeeds("test \"$(grep -E '^Cap(Inh|Prm|Eff|Bnd|Amb)' /proc/self/status | cut -f2 | sort -u)\" = 0000000000000000");
+    succeeds("grep -q '^NoNewPrivs:.1' /proc/self/status; grep -q '^Seccomp:.2' /proc/self/status");
+    succeeds("test \"$(id -u):$(id -g)\" = 1000:100; test \"$(id -un)\" = build");
+    succeeds("refused unshare -r true; refused unshare -n true; refused mount -t tmpfs x /tmp");
+    succeeds("touch f; refused chmod 4755 f; refused chmod g+s f; chmod 755 f");
+    succeeds("python3 -c 'import os,sys\ntry: os.setxattr(\"source\",\"user.x\",b\"y\")\nexcept OSError as e: sys.exit(e.errno != 95)\nsys.exit(1)'");
+    succeeds("refused readlink /proc/1/exe; refused cat /proc/1/environ; ulimit -c | grep -qx 0");
+}
+
+#[test]
+fn the_surroundings_are_fixed() {
+    succeeds("test \"$(uname -n)\" = sarsen; test \"$(umask)\" = 0022; test \"$(pwd)\" = /build; test \"$(env | wc -l)\" -le 4");
+    succeeds("refused read line; test -z \"${line:-}\"");
+    // Threads work although clone3 is refused.
+    succeeds("python3 -c 'import threading; t = threading.Thread(target=print); t.start(); t.join()'");
+}
+
+#[test]
+fn the_exit_code_is_that_of_the_script() {
+    for user in users() {
+        assert_eq!(run_as(user, "exit 7", 60).code, 7);
+        assert_eq!(run_as(user, "false; echo not reached", 60).code, 1);
+        assert_eq!(run_as(user, "echo $unset", 60).code, 2);
+        assert_eq!(run_as(user, "kill -TERM $$", 60).code, 101);
+    }
+}
+
+#[test]
+fn a_late_script_is_killed_with_all_its_children() {
+    for user in users() {
+        let started = Instant::now();
+        let ran = run_as(user, "sleep 4711 & setsid sleep 4712 & echo started; sleep 4713", 1);
+        assert_eq!((ran.code, ran.log.as_str()), (102, "started\n"));
+        assert!(started.elapsed() < Duration::from_secs(20));
+    }
+}
+
+#[test]
+fn what_the_script_leaves_running_does_not_outlive_it() {
+    for user in users() {
+        let started = Instant::now();
+        let ran = run_as(user, "setsid sh -c 'while :; do echo x > $out/x; done' & sleep 4714 & exit 0", 60);
+        assert_eq!(ran.code, 0, "{}", ran.log);
+        assert!(started.elapsed() < Duration::from_secs(20));
+        assert!(fs::remove_dir_all(&ran.output).is_ok(), "something still writes");
+    }
+}
+
+#[test]
+fn a_long_log_is_cut() {
+    let ran = run_as(current_user(), "head -c 20000000 /dev/zero; echo end", 60);
+    assert_eq!(ran.code, 0);
+    assert!((ran.log.len() as u64) < LOG_BYTES_MAX + 200);
+}
+
+#[test]
+fn without_namespaces_the_error_names_the_setting() {
+    // A user namespace in which no further one may be made.
+    let directory = tempfile::tempdir().unwrap();
+    let spec = directory.path().join("spec");
+    let here = |name: &str| -> PathBuf { Path::new(directory.path()).join(name) };
+    let empty = Spec {
+        script: "true".to_owned(),
+        environment: BTreeMap::new(),
+        root: here("root"),
+        build: here("build"),
+        store: STORE.into(),
+        inputs: BTreeMap::new(),
+        outputs: BTreeMap::new(),
+    };
+    fs::write(&spec, serde_json::to_vec(&empty).unwrap()).unwrap();
+    let script = format!("echo 0 > /proc/sys/user/max_user_namespaces; exec {PROBE} run {} {} 20", spec.display(), here("log").display());
+    let status = Command::new("unshare").args(["--user", "--map-root-user", "sh", "-c", &script]).status().unwrap();
+    let log = fs::read_to_string(here("log")).unwrap();
+    assert_eq!(status.code(), Some(103), "{log}");
+    assert!(log.starts_with("no sandbox possible: make new namespaces"), "{log}");
+    assert!(log.contains("`user.max_user_namespaces`"), "{log}");
+}
