@@ -54,11 +54,13 @@ pub trait ServiceManager: Send + Sync {
 /// Chooses the manager of this host for one profile of the installation at `root`.
 ///
 /// systemd where it runs: the system's for root, the user's own for everybody else. Otherwise the development
-/// supervisor, which is started when it is first needed.
+/// supervisor, which is started when it is first needed; a profile whose services run there stays there, because two
+/// managers would run everything twice.
 pub fn detect(root: &Path, profile: &str) -> Box<dyn ServiceManager> {
+    let supervisor = SupervisorClient::new(root, profile);
     match Systemd::detect(root, profile) {
-        Some(systemd) => Box::new(systemd),
-        None => Box::new(SupervisorClient::new(root, profile)),
+        Some(systemd) if !supervisor.has_services() => Box::new(systemd),
+        Some(_) | None => Box::new(supervisor),
     }
 }
 

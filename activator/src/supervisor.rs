@@ -14,6 +14,7 @@ use std::time::{Duration, Instant};
 
 use sarsen_store::manifest::Service;
 
+use crate::process::accounts::Account;
 use crate::services::{ServiceError, ServiceManager, UnitState};
 
 use messages::{Request, Response};
@@ -48,6 +49,12 @@ impl SupervisorClient {
     /// Talks to the supervisor of one profile; it is started when it is first needed.
     pub fn new(root: &Path, profile: &str) -> Self {
         Self { place: Place::new(root, profile) }
+    }
+
+    /// Whether services are installed under this supervisor, running or not.
+    pub fn has_services(&self) -> bool {
+        // One that cannot be read belongs to somebody who should be asked before another manager takes over.
+        record::Record::load(&self.place.record()).map_or(true, |record| !record.services.is_empty())
     }
 
     /// Asks the supervisor to stop all services and to end; it is no error when none runs.
@@ -195,7 +202,17 @@ impl ServiceManager for SupervisorClient {
     }
 
     fn notes(&self) -> Vec<String> {
-        vec!["services run under sarsen's development supervisor, because no systemd runs here; it is not meant for production".to_owned()]
+        let name = "services run under sarsen's development supervisor, which is not meant for production";
+        let why = if !Path::new("/run/systemd/system").exists() {
+            "no systemd runs here".to_owned()
+        } else if self.has_services() {
+            let (pid, record) = (self.place.pid_file(), self.place.record());
+            format!("they did before; to move them, end the process in `{}`, remove `{}` and deploy again", pid.display(), record.display())
+        } else {
+            let user = Account::own().name;
+            format!("systemd runs no manager for user `{user}`: run `loginctl enable-linger {user}` as root")
+        };
+        vec![format!("{name}: {why}")]
     }
 }
 

@@ -194,7 +194,9 @@ fn reloads_with_the_installed_command_and_stops_what_is_no_longer_installed() {
         assert!(Instant::now() < end, "{}", stage.client.log_tail("a.service"));
     }
     let pid = stage.state("a.service").pid.unwrap();
+    assert!(stage.client.has_services());
     stage.install(&[]);
+    assert!(!stage.client.has_services());
     while runs(pid) {
         assert!(Instant::now() < end);
     }
@@ -236,6 +238,7 @@ fn a_client_without_supervisor_knows_that_nothing_runs_and_starts_none() {
     client.install(Path::new("unused"), &[], &[]).unwrap();
     client.disarm_dead_man().unwrap();
     client.shut_down(LONG).unwrap();
+    assert!(!client.has_services());
     assert_eq!(std::fs::read_dir(directory.path()).unwrap().count(), 0);
 }
 
