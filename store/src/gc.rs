@@ -161,9 +161,8 @@ struct Marked {
 fn mark(store: &ObjectStore, roots: &Roots, now: SystemTime, grace: Duration) -> Result<Marked, GcError> {
     let mut keep = BTreeSet::new();
     for (path, object) in generations(store.root())? {
-        let closure = store.closure(std::slice::from_ref(&object)).map_err(|source| match source {
-            source @ StoreError::Missing { .. } => GcError::Incomplete { path, source },
-            other => other.into(),
+        let closure = store.closure(std::slice::from_ref(&object)).map_err(|source| {
+            if matches!(source, StoreError::Missing { .. }) { GcError::Incomplete { path, source } } else { source.into() }
         })?;
         keep.extend(closure);
     }

@@ -132,14 +132,14 @@ impl ObjectStore {
         for name in Directory::open(&self.root().join("store"))?.names()? {
             match object_of_name(&name) {
                 Some(object) => drop(objects.insert(object)),
-                None => findings.push(stray(Path::new("store").join(name))),
+                None => findings.push(stray(&Path::new("store").join(name))),
             }
         }
-        let mut hashed = BTreeMap::new();
+        let mut inodes = BTreeMap::new();
         for object in &objects {
-            findings.extend(self.compare(object, &mut Depth::Full { hashed: &mut hashed })?);
+            findings.extend(self.compare(object, &mut Depth::Full { inodes: &mut inodes })?);
         }
-        self.verify_blobs(&mut hashed, &mut findings)?;
+        self.verify_blobs(&mut inodes, &mut findings)?;
         findings.sort();
         Ok(findings)
     }
@@ -148,7 +148,7 @@ impl ObjectStore {
     ///
     /// Errors: as [`Self::verify`].
     pub fn verify_object(&self, object: &ObjectRef) -> Result<Vec<Finding>, StoreError> {
-        self.compare(object, &mut Depth::Full { hashed: &mut BTreeMap::new() })
+        self.compare(object, &mut Depth::Full { inodes: &mut BTreeMap::new() })
     }
 
     /// Compares one object with its manifest without reading its files.
@@ -196,21 +196,21 @@ impl ObjectStore {
     }
 
     /// Checks the contents that no object was seen to use, and that each content has its own name and mode.
-    fn verify_blobs(&self, hashed: &mut Hashed, findings: &mut Vec<Finding>) -> Result<(), StoreError> {
+    fn verify_blobs(&self, inodes: &mut Inodes, findings: &mut Vec<Finding>) -> Result<(), StoreError> {
         let blobs = Directory::open(&self.root().join("blobs"))?;
         for shard in blobs.names()? {
             let path = Path::new("blobs").join(&shard);
             let Ok(directory) = blobs.open_child(&shard) else {
-                findings.push(stray(path));
+                findings.push(stray(&path));
                 continue;
             };
             for name in directory.names()? {
                 let path = path.join(&name);
                 let Some((expected, executable)) = blob_of_name(&shard, &name) else {
-                    findings.push(stray(path));
+                    findings.push(stray(&path));
                     continue;
                 };
-                let problem = check_blob(&self.root().join(&path), &expected, executable, hashed);
+                let problem = check_blob(&self.root().join(&path), &expected, executable, inodes);
                 findings.extend(problem.map(|problem| Finding { object: None, path: escape(&path.to_string_lossy()), problem }));
             }
         }
@@ -219,14 +219,14 @@ impl ObjectStore {
 }
 
 /// The plain digest of what was hashed already, by device and inode.
-type Hashed = BTreeMap<(u64, u64), Digest>;
+type Inodes = BTreeMap<(u64, u64), Digest>;
 
 /// How closely to look.
 enum Depth<'a> {
     /// At names, kinds, sizes, modes, link targets.
     Quick,
     /// At every byte.
-    Full { hashed: &'a mut Hashed },
+    Full { inodes: &'a mut Inodes },
 }
 
 /// The comparison of one object's directory with its tree.
@@ -313,14 +313,14 @@ impl Comparison<'_> {
             self.push(place, Problem::Size { expected: *size, found: metadata.len() });
             return;
         }
-        let Depth::Full { hashed } = depth else { return };
+        let Depth::Full { inodes } = depth else { return };
         let found = match self_references {
-            None => hash_once(path, &metadata, hashed),
+            None => hash_once(path, &metadata, inodes),
             Some(SelfReferences { offsets, modulo }) => self.hash_file(path, offsets).map(|digests| {
                 if digests.digest == *digest && (digests.modulo != *modulo || !digests.own_id_stands) {
                     self.push(place, Problem::SelfReferences);
                 }
-                hashed.insert((metadata.dev(), metadata.ino()), digests.digest);
+                inodes.insert((metadata.dev(), metadata.ino()), digests.digest);
                 digests.digest
             }),
         };
@@ -379,20 +379,20 @@ fn hash(path: &Path, offsets: &[u64], object: &ObjectRef) -> Result<FileDigests,
 }
 
 /// The digest of a file without references to its own object; each inode is read once.
-fn hash_once(path: &Path, metadata: &Metadata, hashed: &mut Hashed) -> Result<Digest, String> {
+fn hash_once(path: &Path, metadata: &Metadata, inodes: &mut Inodes) -> Result<Digest, String> {
     let inode = (metadata.dev(), metadata.ino());
-    if let Some(known) = hashed.get(&inode) {
+    if let Some(known) = inodes.get(&inode) {
         return Ok(*known);
     }
     let mut hasher = blake3::Hasher::new();
     let file = std::fs::File::open(path).map_err(|error| error.to_string())?;
     let digest = Digest::from(hasher.update_reader(file).map_err(|error| error.to_string())?.finalize());
-    hashed.insert(inode, digest);
+    inodes.insert(inode, digest);
     Ok(digest)
 }
 
 /// Checks one content under its name.
-fn check_blob(path: &Path, expected: &Digest, executable: bool, hashed: &mut Hashed) -> Option<Problem> {
+fn check_blob(path: &Path, expected: &Digest, executable: bool, inodes: &mut Inodes) -> Option<Problem> {
     let metadata = match std::fs::symlink_metadata(path) {
         Ok(metadata) if metadata.is_file() => metadata,
         Ok(metadata) => return Some(Problem::Kind { expected: "a file", found: kind_of(&metadata) }),
@@ -401,7 +401,7 @@ fn check_blob(path: &Path, expected: &Digest, executable: bool, hashed: &mut Has
         Err(error) => return Some(Problem::Unreadable { reason: error.to_string() }),
     };
     let mode = if executable { 0o555 } else { 0o444 };
-    match hash_once(path, &metadata, hashed) {
+    match hash_once(path, &metadata, inodes) {
         Err(reason) => Some(Problem::Unreadable { reason }),
         Ok(found) if found != *expected => Some(Problem::Content { expected: *expected, found }),
         Ok(_) if mode_of(&metadata) != mode => Some(Problem::Mode { expected: mode, found: mode_of(&metadata) }),
@@ -417,7 +417,7 @@ pub(crate) fn blob_of_name(shard: &std::ffi::OsStr, name: &std::ffi::OsStr) -> O
     (shard.len() == 2 && text.starts_with(shard)).then_some((digest, executable))
 }
 
-fn stray(path: PathBuf) -> Finding {
+fn stray(path: &Path) -> Finding {
     Finding { object: None, path: escape(&path.to_string_lossy()), problem: Problem::Extra }
 }
 

@@ -50,10 +50,8 @@ impl<'a, R: Read, W: Write> Channel<'a, R, W> {
 
     /// Reads the next message. A peer's error comes back as an error.
     pub(crate) fn receive(&mut self) -> Result<Message, TransferError> {
-        match self.receive_any()? {
-            Message::Error(reason) => Err(TransferError::Peer { reason }),
-            message => Ok(message),
-        }
+        let message = self.receive_any()?;
+        if let Message::Error(reason) = message { Err(TransferError::Peer { reason }) } else { Ok(message) }
     }
 
     fn receive_any(&mut self) -> Result<Message, TransferError> {
@@ -62,17 +60,11 @@ impl<'a, R: Read, W: Write> Channel<'a, R, W> {
 
     /// Ends the conversation after an error, and gives the error back.
     pub(crate) fn give_up(&mut self, error: TransferError) -> TransferError {
-        match error {
-            TransferError::Peer { .. } => {
-                // The peer's reason is the one worth reporting; that it cannot be told so changes nothing.
-                let _answered = self.send_now(Message::Error(String::new()));
-            }
-            TransferError::Wire(_) | TransferError::Ended => {}
-            ref ours => {
-                if self.send_now(Message::Error(chain(ours))).is_ok() {
-                    self.drain();
-                }
-            }
+        if matches!(error, TransferError::Peer { .. }) {
+            // The peer's reason is the one worth reporting; that it cannot be told so changes nothing.
+            let _answered = self.send_now(Message::Error(String::new()));
+        } else if !is_broken(&error) && self.send_now(Message::Error(chain(&error))).is_ok() {
+            self.drain();
         }
         error
     }
@@ -82,11 +74,17 @@ impl<'a, R: Read, W: Write> Channel<'a, R, W> {
         let limit = self.reader.bytes().saturating_add(DRAIN_BYTES_MAX);
         while self.reader.bytes() < limit {
             match self.receive_any() {
-                Ok(Message::Error(_)) | Err(TransferError::Wire(_) | TransferError::Ended) => return,
+                Ok(Message::Error(_)) => return,
+                Err(error) if is_broken(&error) => return,
                 Ok(_) | Err(_) => {}
             }
         }
     }
+}
+
+/// Whether nothing can be said or heard any more.
+fn is_broken(error: &TransferError) -> bool {
+    matches!(error, TransferError::Wire(_) | TransferError::Ended)
 }
 
 /// An error and its causes in one line, as the other side shall read it.

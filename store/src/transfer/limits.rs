@@ -20,6 +20,9 @@ pub(crate) const PIECE_BYTES_MAX: usize = 4 << 20;
 /// The bytes of all manifests of one transfer, and so of a single one. They are held in memory until the end; at 100 bytes an entry this is 2.6 million files.
 pub(crate) const MANIFEST_BYTES_MAX: u64 = 256 << 20;
 
+/// The entries of all manifests of one transfer: twice what one object may have. An entry of ten bytes takes fifteen times that in memory.
+pub(crate) const ENTRIES_MAX: u64 = 2_000_000;
+
 /// How many pieces of contents the sender may have under way unacknowledged: 64 MiB raw keep a link of 100 MB/s and 200 ms busy
 /// several times over once compressed, and a receiver that gives up is heard within that distance.
 pub(crate) const PIECES_UNDER_WAY: usize = 16;

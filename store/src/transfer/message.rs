@@ -175,9 +175,13 @@ pub(crate) fn encode_bits(bits: &[bool]) -> Vec<u8> {
 
 /// Unpacks exactly `count` answers.
 pub(crate) fn decode_bits(bytes: &[u8], count: usize) -> Result<Vec<bool>, TransferError> {
+    let unfit = TransferError::Malformed { what: "a list of answers does not fit its questions" };
+    if bytes.len() != count.div_ceil(8) {
+        return Err(unfit);
+    }
     let mut bits: Vec<bool> = bytes.iter().flat_map(|byte| (0..8).map(move |position| byte >> position & 1 == 1)).collect();
-    if bytes.len() != count.div_ceil(8) || bits[count..].contains(&true) {
-        return Err(TransferError::Malformed { what: "a list of answers does not fit its questions" });
+    if bits[count..].contains(&true) {
+        return Err(unfit);
     }
     bits.truncate(count);
     Ok(bits)

@@ -7,7 +7,7 @@ use std::collections::BTreeSet;
 use std::io::{Read, Write};
 
 use super::channel::{Channel, PieceReader, Stream};
-use super::limits::{FILE_OVERHEAD_BYTES, MANIFEST_BYTES_MAX, OBJECTS_MAX};
+use super::limits::{ENTRIES_MAX, FILE_OVERHEAD_BYTES, MANIFEST_BYTES_MAX, OBJECTS_MAX};
 use super::message::{Message, Totals, encode_bits};
 use super::{Content, TransferError, TransferStats, contents_of};
 use crate::ObjectRef;
@@ -40,10 +40,8 @@ fn receive<R: Read, W: Write>(
     store: &ObjectStore,
     channel: &mut Channel<'_, R, W>,
 ) -> Result<(Vec<Durable>, TransferStats), TransferError> {
-    let (roots, objects_total) = match channel.receive()? {
-        Message::Offer { roots, objects } => (roots, objects),
-        other => return Err(TransferError::unexpected(&other, "an offer")),
-    };
+    let message = channel.receive()?;
+    let Message::Offer { roots, objects: objects_total } = message else { return Err(TransferError::unexpected(&message, "an offer")) };
     if objects_total > OBJECTS_MAX {
         return Err(TransferError::Limit { what: "objects of a closure", actual: objects_total, limit: OBJECTS_MAX });
     }
@@ -91,11 +89,12 @@ fn receive_closure_list<R: Read, W: Write>(
     channel.send_now(Message::ListClosure)?;
     let mut closure = Vec::new();
     while (closure.len() as u64) < count {
-        match channel.receive()? {
-            Message::Closure(part) if part.is_empty() => return Err(TransferError::Malformed { what: "a part of the closure is empty" }),
-            Message::Closure(part) => closure.extend(part),
-            other => return Err(TransferError::unexpected(&other, "a part of the closure")),
+        let message = channel.receive()?;
+        let Message::Closure(part) = message else { return Err(TransferError::unexpected(&message, "a part of the closure")) };
+        if part.is_empty() {
+            return Err(TransferError::Malformed { what: "a part of the closure is empty" });
         }
+        closure.extend(part);
     }
     let distinct: BTreeSet<&ObjectRef> = closure.iter().collect();
     if closure.len() as u64 != count || distinct.len() != closure.len() || !roots.iter().all(|root| distinct.contains(root)) {
@@ -115,7 +114,7 @@ fn receive_manifests<'a, R: Read, W: Write>(
 ) -> Result<Vec<ObjectManifest>, TransferError> {
     let mut stream = PieceReader::new(Stream::Manifests);
     let mut manifests = Vec::new();
-    let mut total = 0u64;
+    let (mut total, mut entries) = (0u64, 0u64);
     for object in lacked {
         let length = take(&mut stream, channel, 8)?;
         let length = u64::from_le_bytes(length.try_into().expect("eight bytes were taken"));
@@ -128,6 +127,10 @@ fn receive_manifests<'a, R: Read, W: Write>(
         if manifest.object != *object {
             let problem = format!("the manifest that came is of `{}`", manifest.object);
             return Err(TransferError::Refused { object: object.clone(), problem });
+        }
+        entries += manifest.tree.entries().len() as u64;
+        if entries > ENTRIES_MAX {
+            return Err(TransferError::Limit { what: "entries of manifests", actual: entries, limit: ENTRIES_MAX });
         }
         manifests.push(manifest);
     }
@@ -168,10 +171,9 @@ fn receive_contents<R: Read, W: Write>(
         receive_content(content, &manifests[content.place.0], transaction, &mut stream, channel)?;
     }
     stream.finish()?;
-    match channel.receive()? {
-        Message::End => Ok(Totals { objects: 0, contents: missing.len() as u64, bytes }),
-        other => Err(TransferError::unexpected(&other, "the end of the contents")),
-    }
+    let message = channel.receive()?;
+    let Message::End = message else { return Err(TransferError::unexpected(&message, "the end of the contents")) };
+    Ok(Totals { objects: 0, contents: missing.len() as u64, bytes })
 }
 
 /// Writes one content while hashing it; it counts only once it has its digest.
@@ -208,4 +210,19 @@ fn free_bytes(store: &ObjectStore) -> Result<u64, StoreError> {
 /// Refuses before anything has travelled what would end in a full disk.
 fn check_space(needed: u64, free: u64, store: &ObjectStore) -> Result<(), TransferError> {
     if needed > free { Err(TransferError::NoSpace { needed, free, root: store.root().display().to_string() }) } else { Ok(()) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_full_disk_is_refused_with_both_numbers() {
+        let directory = tempfile::tempdir().unwrap();
+        let store = ObjectStore::open(directory.path()).unwrap();
+        assert!(free_bytes(&store).unwrap() > 0);
+        check_space(1000, 1000, &store).unwrap();
+        let message = check_space(1001, 1000, &store).unwrap_err().to_string();
+        assert!(message.starts_with("1001 bytes are missing on this store and only 1000 bytes are free at `/"), "{message}");
+    }
 }

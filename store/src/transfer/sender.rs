@@ -51,26 +51,24 @@ fn send<R: Read, W: Write>(
     check_limit("objects of a closure", objects_total, OBJECTS_MAX)?;
     channel.send_now(Message::Offer { roots: roots.to_vec(), objects: objects_total })?;
     let mut stats = TransferStats { objects_total, ..TransferStats::default() };
-    match channel.receive()? {
-        Message::Done(totals) => return confirm(stats, totals),
-        Message::ListClosure => {}
-        other => return Err(TransferError::unexpected(&other, "a request for the closure")),
+    let message = channel.receive()?;
+    if let Message::Done(totals) = message {
+        return confirm(stats, totals);
     }
+    let Message::ListClosure = message else { return Err(TransferError::unexpected(&message, "a request for the closure")) };
     for part in closure.chunks(CLOSURE_PART) {
         channel.send(Message::Closure(part.to_vec()))?;
     }
     channel.flush()?;
-    let lacked = match channel.receive()? {
-        Message::LackedObjects(bits) => decode_bits(&bits, closure.len())?,
-        other => return Err(TransferError::unexpected(&other, "the lacked objects")),
-    };
+    let message = channel.receive()?;
+    let Message::LackedObjects(bits) = message else { return Err(TransferError::unexpected(&message, "the lacked objects")) };
+    let lacked = decode_bits(&bits, closure.len())?;
     let lacked = closure.iter().zip(lacked).filter_map(|(object, lacks)| lacks.then_some(object));
     let manifests = send_manifests(store, lacked, channel)?;
     let contents = contents_of(&manifests)?;
-    let lacked = match channel.receive()? {
-        Message::LackedContents(bits) => decode_bits(&bits, contents.len())?,
-        other => return Err(TransferError::unexpected(&other, "the lacked contents")),
-    };
+    let message = channel.receive()?;
+    let Message::LackedContents(bits) = message else { return Err(TransferError::unexpected(&message, "the lacked contents")) };
+    let lacked = decode_bits(&bits, contents.len())?;
     let lacked: Vec<Content> = contents.into_iter().zip(lacked).filter_map(|(content, lacks)| lacks.then_some(content)).collect();
     stats.objects_sent = manifests.len() as u64;
     stats.blobs_sent = lacked.len() as u64;
@@ -80,10 +78,9 @@ fn send<R: Read, W: Write>(
         stream.send_content(store, &manifests, content)?;
     }
     stream.finish()?;
-    match channel.receive()? {
-        Message::Done(totals) => confirm(stats, totals),
-        other => Err(TransferError::unexpected(&other, "the final totals")),
-    }
+    let message = channel.receive()?;
+    let Message::Done(totals) = message else { return Err(TransferError::unexpected(&message, "the final totals")) };
+    confirm(stats, totals)
 }
 
 fn check_limit(what: &'static str, actual: u64, limit: u64) -> Result<(), TransferError> {
@@ -168,10 +165,9 @@ impl<R: Read, W: Write> ContentStream<'_, '_, R, W> {
     }
 
     fn await_acknowledgement(&mut self) -> Result<(), TransferError> {
-        match self.channel.receive()? {
-            Message::Acknowledge => self.under_way -= 1,
-            other => return Err(TransferError::unexpected(&other, "an acknowledgement")),
-        }
+        let message = self.channel.receive()?;
+        let Message::Acknowledge = message else { return Err(TransferError::unexpected(&message, "an acknowledgement")) };
+        self.under_way -= 1;
         Ok(())
     }
 

@@ -175,7 +175,7 @@ fn what_lies_beside_objects_is_found() {
     make_removable(&store.object_path(&object));
     std::fs::remove_dir_all(store.object_path(&object)).unwrap();
     let missing = Finding { object: Some(object.clone()), path: ".".to_owned(), problem: Problem::Missing };
-    assert_eq!(store.check_object(&object).unwrap(), [missing.clone()]);
+    assert_eq!(store.check_object(&object).unwrap(), std::slice::from_ref(&missing));
     assert!(store.verify().unwrap().contains(&missing));
 }
 
@@ -185,7 +185,8 @@ fn an_object_whose_reference_is_gone_is_found() {
     let mut transaction = store.begin().unwrap();
     let below = transaction.put_entries(&"below".parse().unwrap(), &[file("f", b"x")], None, &[]).unwrap();
     let content = format!("uses {below}");
-    let above = transaction.put_entries(&"above".parse().unwrap(), &[file("f", content.as_bytes())], None, &[below.clone()]).unwrap();
+    let above =
+        transaction.put_entries(&"above".parse().unwrap(), &[file("f", content.as_bytes())], None, std::slice::from_ref(&below)).unwrap();
     drop(transaction.barrier().unwrap());
     store.discard(std::slice::from_ref(&below)).unwrap();
     let problem = Problem::Reference { reference: below };
