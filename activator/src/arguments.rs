@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use sarsen_activator::layout::{self, ProfileName};
 use sarsen_activator::supervisor::Part;
+use sarsen_store::{Digest, InvalidDigest};
 
 /// What `--help` prints.
 pub(crate) const USAGE: &str = "\
@@ -15,6 +16,7 @@ Commands:
   activate  --profile NAME           Carry out the task on standard input (used by serve)
   settle    [--profile NAME]         Give up trials that were left behind (used at boot)
   supervise --profile NAME           Run the development supervisor
+  install   --digest DIGEST          Take the place of the activator with this BLAKE3 digest, if it is this program
   rollback  --profile NAME [--to N]  Return to the recorded previous generation, or to generation N
 
 Options:
@@ -37,6 +39,7 @@ pub(crate) enum Command {
     Settle { profile: Option<ProfileName> },
     Supervise { profile: ProfileName, part: Part },
     Rollback { profile: ProfileName, to: Option<u64> },
+    Install { digest: Digest },
 }
 
 /// What cannot be understood.
@@ -58,6 +61,10 @@ pub(crate) enum UsageError {
     RelativeRoot(String),
     #[error("`{0}` is not the number of a generation")]
     NotANumber(String),
+    #[error("`install` needs `--digest`")]
+    NoDigest,
+    #[error(transparent)]
+    Digest(#[from] InvalidDigest),
     #[error(transparent)]
     Profile(#[from] layout::InvalidProfile),
 }
@@ -68,6 +75,7 @@ struct Typed {
     root: Option<PathBuf>,
     profile: Option<ProfileName>,
     to: Option<u64>,
+    digest: Option<Digest>,
     worker: bool,
     help: bool,
 }
@@ -83,7 +91,7 @@ impl Arguments {
             return Err(typed.words.get(1).map_or(UsageError::NoCommand, |word| UsageError::Unknown(word.clone())));
         };
         typed.check(name)?;
-        let Typed { root, profile, to, worker, .. } = typed;
+        let Typed { root, profile, to, digest, worker, .. } = typed;
         let needed = |profile: Option<ProfileName>| profile.ok_or_else(|| UsageError::NoProfile(typed.words[0].clone()));
         let command = match name.as_str() {
             "serve" => Command::Serve,
@@ -91,6 +99,7 @@ impl Arguments {
             "settle" => Command::Settle { profile },
             "supervise" => Command::Supervise { profile: needed(profile)?, part: if worker { Part::Worker } else { Part::Keeper } },
             "rollback" => Command::Rollback { profile: needed(profile)?, to },
+            "install" => Command::Install { digest: digest.ok_or(UsageError::NoDigest)? },
             _ => return Err(UsageError::Unknown(name.clone())),
         };
         Ok(Self { root, command })
@@ -114,6 +123,7 @@ impl Typed {
                     set(&mut typed.root, root, "--root")?;
                 }
                 "--profile" => set(&mut typed.profile, value("--profile")?.to_string_lossy().parse()?, "--profile")?,
+                "--digest" => set(&mut typed.digest, value("--digest")?.to_string_lossy().parse()?, "--digest")?,
                 "--to" => {
                     let number = value("--to")?.to_string_lossy().into_owned();
                     set(&mut typed.to, layout::parse_generation_number(&number).ok_or(UsageError::NotANumber(number))?, "--to")?;
@@ -129,6 +139,9 @@ impl Typed {
         let misplaced = |option| Err(UsageError::Misplaced { command: command.to_owned(), option });
         if self.to.is_some() && command != "rollback" {
             return misplaced("--to");
+        }
+        if self.digest.is_some() && command != "install" {
+            return misplaced("--digest");
         }
         if self.worker && command != "supervise" {
             return misplaced("--worker");

@@ -20,14 +20,17 @@ use sarsen_activator::machine::{Host, Machine};
 use sarsen_activator::process::accounts::Account;
 use sarsen_activator::protocol::{PROTOCOL_VERSION, REQUEST, RESPONSE, Request, Response, Trial};
 use sarsen_activator::{serve, supervisor};
-use sarsen_store::fsutil;
 use sarsen_store::manifest::Identity;
 use sarsen_store::wire::{FrameReader, FrameWriter};
+use sarsen_store::{Digest, fsutil};
 
 use arguments::{Arguments, Command, USAGE};
 
 /// How long a rollback by hand would wait for a confirmation, which it does not need.
 const CONFIRM_TIMEOUT_MS: u64 = 60_000;
+
+/// The longest program that is installed, in bytes; a debug build has some 30 MiB.
+const BINARY_BYTES_MAX: u64 = 256 << 20;
 
 fn main() -> ExitCode {
     let arguments = match Arguments::parse(std::env::args_os().skip(1)) {
@@ -63,6 +66,7 @@ fn run(arguments: &Arguments, layout: &Layout) -> Result<ExitCode, String> {
             supervisor::supervise(layout.root(), profile.as_str(), *part).map(|()| ExitCode::SUCCESS).map_err(|error| describe(&error))
         }
         Command::Rollback { profile, to } => rollback(&layout.profile(profile), *to),
+        Command::Install { digest } => install(layout, *digest),
     }
 }
 
@@ -101,6 +105,18 @@ fn read_request(reader: &mut FrameReader<impl io::Read>) -> Result<Request, Stri
         return Err(format!("a message of kind {:#04x} is no task", frame.kind));
     }
     serde_json::from_slice(&frame.payload).map_err(|error| format!("the task is not understood: {error}"))
+}
+
+/// Gives this program its place below the root, if it is the one that the operator sent: what was cut short is not.
+fn install(layout: &Layout, digest: Digest) -> Result<ExitCode, String> {
+    let program = fsutil::read_file_bounded(Path::new("/proc/self/exe"), BINARY_BYTES_MAX).map_err(|error| describe(&error))?;
+    let found = Digest::of(&program);
+    if found != digest {
+        return Err(format!("the received activator has the digest {found}, not {digest}"));
+    }
+    let place = layout.root().join("bin").join(format!("sarsen-activator-{digest}"));
+    fsutil::replace_file(&place, &program, 0o755).map_err(|error| describe(&error))?;
+    Ok(ExitCode::SUCCESS)
 }
 
 /// Settles what was left behind, in one profile or all.

@@ -170,7 +170,7 @@ fn bootstrap(root: &RemoteRoot, digest: Digest, size: usize) -> String {
         String::from("t=$(mktemp \"$r/bin/.receive.XXXXXX\") || exit 70; trap \"rm -f $t\" EXIT"),
         String::from("printf \"\\nsarsen-need %s\\n\" \"$(uname -m)\""),
         format!("head -c {size} >\"$t\" || exit 70; chmod 0755 \"$t\""),
-        format!("\"$t\" install {digest} --root \"$r\" </dev/null || exit 70; rm -f \"$t\"; fi"),
+        format!("\"$t\" install --digest {digest} --root \"$r\" </dev/null || exit 70; rm -f \"$t\"; fi"),
         String::from("exec \"$b\" serve --root \"$r\""),
     ];
     steps.join("; ")

@@ -50,7 +50,7 @@ fn target(directory: &Path, activator: &str, fake_ssh: &str) -> Ssh {
 
 /// Stands for the activator: `install` gives it its name unchecked, `serve` greets.
 const ACTIVATOR: &str = "#!/bin/sh\ncase $1 in\n\
-    install) cp \"$0\" \"$4/bin/sarsen-activator-$2\";;\n\
+    install) cp \"$0\" \"$5/bin/sarsen-activator-$3\";;\n\
     serve) printf '\\nsarsen-activator 1\\n';;\nesac\n";
 
 /// Runs the remote command here, after some noise.

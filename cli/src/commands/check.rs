@@ -1,0 +1,96 @@
+//! `sarsen check`: what is wrong with the definitions, in all environments at once.
+
+use clap::Args;
+use sarsen_builder::diagnostic::{Diagnostic, Location, Severity, sort_diagnostics};
+use serde::Serialize;
+
+use crate::args::Format;
+use crate::context::Context;
+use crate::error::{CommandError, Exit};
+use crate::project::Project;
+use crate::render::count;
+
+/// Evaluate environments and show what is wrong
+#[derive(Debug, Args)]
+pub(crate) struct Arguments {
+    /// Environments [default: all]
+    #[arg(value_name = "ENVIRONMENT")]
+    environments: Vec<String>,
+}
+
+#[derive(Serialize)]
+struct Report<'a> {
+    environments: &'a [String],
+    diagnostics: Vec<Entry<'a>>,
+}
+
+#[derive(Serialize)]
+struct Entry<'a> {
+    severity: &'static str,
+    code: &'a str,
+    message: &'a str,
+    location: Option<Place<'a>>,
+    notes: Vec<Remark<'a>>,
+    hints: &'a [String],
+}
+
+#[derive(Serialize)]
+struct Remark<'a> {
+    message: &'a str,
+    location: Option<Place<'a>>,
+}
+
+#[derive(Serialize)]
+struct Place<'a> {
+    file: &'a str,
+    line: u32,
+    column: u32,
+}
+
+impl<'a> Place<'a> {
+    fn of(location: Option<&'a Location>) -> Option<Self> {
+        location.map(|location| Self { file: &location.file, line: location.line, column: location.column })
+    }
+}
+
+pub(crate) fn run(arguments: &Arguments, context: &Context) -> Result<Exit, CommandError> {
+    let project = Project::open(context)?;
+    let mut environments = arguments.environments.clone();
+    if environments.is_empty() {
+        environments = project.snapshot.environments().into_iter().map(str::to_owned).collect();
+    }
+    if environments.is_empty() {
+        return Err(CommandError::new(Exit::Usage, "the project has no environment").hint("write environments/NAME/environment.toml"));
+    }
+    let mut diagnostics: Vec<Diagnostic> = Vec::new();
+    for environment in &environments {
+        diagnostics.extend(project.assess(context, environment)?.diagnostics);
+    }
+    sort_diagnostics(&mut diagnostics);
+    let errors = diagnostics.iter().filter(|diagnostic| diagnostic.severity == Severity::Error).count();
+    let warnings = diagnostics.len() - errors;
+    let summary = format!("{}: {}, {}", count(environments.len(), "environment"), count(errors, "error"), count(warnings, "warning"));
+    match context.format {
+        Format::Json => {
+            context.print_json(&Report { environments: &environments, diagnostics: diagnostics.iter().map(entry).collect() })?
+        }
+        Format::Text if diagnostics.is_empty() => {}
+        Format::Text => context.say(&(project.render(context, &diagnostics).trim_end().to_owned() + "\n")),
+    }
+    context.say(&summary);
+    Ok(if errors == 0 { Exit::Done } else { Exit::Usage })
+}
+
+fn entry(diagnostic: &Diagnostic) -> Entry<'_> {
+    Entry {
+        severity: match diagnostic.severity {
+            Severity::Error => "error",
+            Severity::Warning => "warning",
+        },
+        code: diagnostic.code,
+        message: &diagnostic.message,
+        location: Place::of(diagnostic.location.as_ref()),
+        notes: diagnostic.notes.iter().map(|note| Remark { message: &note.message, location: Place::of(note.location.as_ref()) }).collect(),
+        hints: &diagnostic.hints,
+    }
+}

@@ -1,0 +1,182 @@
+//! `sarsen show`: the evaluated model of an environment.
+
+use std::collections::BTreeMap;
+
+use clap::Args;
+use sarsen_builder::model::{ComponentModel, Connect, HostModel, Model, Step, StepKind};
+use sarsen_store::manifest::{Probe, Requirement};
+use serde::Serialize;
+
+use crate::args::{Environment, Format};
+use crate::context::Context;
+use crate::error::{CommandError, Exit};
+use crate::project::Project;
+use crate::render::columns;
+
+/// Show the evaluated hosts, components, steps and resources of an environment
+#[derive(Debug, Args)]
+pub(crate) struct Arguments {
+    #[command(flatten)]
+    environment: Environment,
+}
+
+#[derive(Serialize)]
+struct Report<'a> {
+    project: &'a str,
+    environment: &'a str,
+    profile: &'a str,
+    root: &'a str,
+    connect: &'static str,
+    hosts: Vec<Host<'a>>,
+    resources: Vec<Resource<'a>>,
+}
+
+#[derive(Serialize)]
+struct Host<'a> {
+    host: &'a str,
+    fqdn: &'a str,
+    platform: Option<&'a str>,
+    ignore: bool,
+    tags: &'a [String],
+    components: Vec<Component<'a>>,
+}
+
+#[derive(Serialize)]
+struct Component<'a> {
+    component: &'a str,
+    features: &'a [String],
+    attributes: &'a BTreeMap<String, String>,
+    steps: Vec<StepLine>,
+    messages: &'a [String],
+}
+
+#[derive(Serialize)]
+struct StepLine {
+    kind: &'static str,
+    name: String,
+    at: String,
+}
+
+#[derive(Serialize)]
+struct Resource<'a> {
+    key: &'a str,
+    host: &'a str,
+    component: &'a str,
+    /// The value as JSON text, as the components exchange it.
+    value: &'a str,
+}
+
+pub(crate) fn run(arguments: &Arguments, context: &Context) -> Result<Exit, CommandError> {
+    let model = Project::open(context)?.model(context, &arguments.environment.environment)?;
+    match context.format {
+        Format::Json => context.print_json(&report(&model))?,
+        Format::Text => context.print(&text(&report(&model)))?,
+    }
+    Ok(Exit::Done)
+}
+
+fn report(model: &Model) -> Report<'_> {
+    Report {
+        project: &model.project,
+        environment: &model.environment,
+        profile: &model.profile,
+        root: &model.root,
+        connect: match model.connect {
+            Connect::Local => "local",
+            Connect::Ssh => "ssh",
+        },
+        hosts: model.hosts.iter().map(host).collect(),
+        resources: model.resources.iter().map(resource).collect(),
+    }
+}
+
+fn resource(resource: &sarsen_builder::model::Resource) -> Resource<'_> {
+    Resource { key: &resource.key, host: &resource.host, component: &resource.component, value: &resource.value }
+}
+
+fn host(host: &HostModel) -> Host<'_> {
+    Host {
+        host: &host.name,
+        fqdn: &host.fqdn,
+        platform: host.platform.as_deref(),
+        ignore: host.ignore,
+        tags: &host.tags,
+        components: host.components.iter().map(component).collect(),
+    }
+}
+
+fn component(component: &ComponentModel) -> Component<'_> {
+    Component {
+        component: &component.name,
+        features: &component.features,
+        attributes: &component.attributes,
+        steps: component.steps.iter().map(step).collect(),
+        messages: &component.messages,
+    }
+}
+
+fn step(step: &Step) -> StepLine {
+    let (kind, name) = match &step.kind {
+        StepKind::File { path, .. } => ("file", path.to_string()),
+        StepKind::Directory { path } => ("directory", path.to_string()),
+        StepKind::Symlink { path, .. } => ("symlink", path.to_string()),
+        StepKind::Build(build) => ("build", build.name.clone()),
+        StepKind::PythonEnv(environment) => ("python environment", environment.name.clone()),
+        StepKind::Service(service) => ("service", format!("{}.service", service.name)),
+        StepKind::Hook { name, .. } => ("hook", name.clone()),
+        StepKind::StateDirectory { path, .. } => ("state directory", path.clone()),
+        StepKind::Link { path, .. } => ("link", path.clone()),
+        StepKind::HealthCheck { name, probe, .. } => ("health check", format!("{name}: {}", probe_words(probe))),
+        StepKind::Requirement(requirement) => ("requirement", requirement_words(requirement)),
+    };
+    StepLine { kind, name, at: format!("{}:{}:{}", step.at.file, step.at.line, step.at.column) }
+}
+
+fn probe_words(probe: &Probe) -> String {
+    match probe {
+        Probe::Http { url, status } => format!("{url} answers {status}"),
+        Probe::Tcp { host, port } => format!("{host}:{port} accepts"),
+        Probe::Command { command } => command.clone(),
+        Probe::Unit { unit } => format!("{unit} is active"),
+    }
+}
+
+fn requirement_words(requirement: &Requirement) -> String {
+    match requirement {
+        Requirement::Program { program, .. } => format!("program {program}"),
+        Requirement::Port { port, .. } => format!("port {port}"),
+        Requirement::User { user, .. } => format!("user {user}"),
+    }
+}
+
+fn text(report: &Report<'_>) -> String {
+    let mut text = format!(
+        "project {}, environment {}, profile {}, root {}, by {}\n",
+        report.project, report.environment, report.profile, report.root, report.connect
+    );
+    for host in &report.hosts {
+        let ignored = if host.ignore { ", ignored" } else { "" };
+        text.push_str(&format!("\n{} ({}{ignored})\n", host.host, host.fqdn));
+        for component in &host.components {
+            let features = if component.features.is_empty() { String::new() } else { format!(":{}", component.features.join(",")) };
+            text.push_str(&format!("  {}{features}\n", component.component));
+            let attributes: Vec<[String; 2]> =
+                component.attributes.iter().map(|(name, value)| [name.clone(), format!("= {value}")]).collect();
+            text.push_str(&columns(&attributes, 4));
+            let steps: Vec<[String; 3]> =
+                component.steps.iter().map(|step| [step.kind.to_owned(), step.name.clone(), step.at.clone()]).collect();
+            text.push_str(&columns(&steps, 4));
+            component.messages.iter().for_each(|message| text.push_str(&format!("    {message}\n")));
+        }
+    }
+    if !report.resources.is_empty() {
+        text.push_str("\nresources\n");
+        let rows: Vec<[String; 3]> = report
+            .resources
+            .iter()
+            .map(|resource| [resource.key.to_owned(), format!("{}/{}", resource.host, resource.component), resource.value.to_owned()])
+            .collect();
+        text.push_str(&columns(&rows, 2));
+    }
+    text
+}

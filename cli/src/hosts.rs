@@ -1,0 +1,64 @@
+//! The hosts of an environment as targets.
+
+use std::time::Duration;
+
+use sarsen_activator::deployment::{Host, HostDeployment};
+use sarsen_activator::target::{Local, Ssh, Target};
+use sarsen_builder::model::{Connect, HostModel, Model};
+use sarsen_builder::realise::Realised;
+use sarsen_store::manifest::Identity;
+
+use crate::context::Context;
+use crate::error::{CommandError, Exit};
+
+/// The hosts of an environment, without the ignored ones, in the order of their names.
+pub(crate) fn hosts(context: &Context, model: &Model) -> Result<Vec<Host>, CommandError> {
+    if !context.activator.is_file() {
+        return Err(CommandError::new(
+            Exit::Failed,
+            format!("there is no `{}`, which does the work on targets", context.activator.display()),
+        )
+        .hint("install sarsen-activator beside sarsen; in the source tree `cargo build --workspace` makes both"));
+    }
+    model.hosts.iter().filter(|host| !host.ignore).map(|host| host_of(context, model, host)).collect()
+}
+
+/// The hosts of an environment with what they shall run.
+pub(crate) fn deployments(context: &Context, model: &Model, realised: Realised) -> Result<Vec<HostDeployment>, CommandError> {
+    let hosts = hosts(context, model)?;
+    let mut bundles = realised.hosts.into_iter();
+    let paired = hosts.into_iter().map(|host| {
+        let bundle = bundles.find(|bundle| bundle.host == host.name()).expect("bundles come in the order of the hosts");
+        HostDeployment { host, bundle: bundle.bundle, manifest: bundle.manifest }
+    });
+    Ok(paired.collect())
+}
+
+/// How many hosts are worked on at once.
+pub(crate) fn jobs(model: &Model) -> usize {
+    usize::try_from(model.jobs).unwrap_or(usize::MAX)
+}
+
+fn host_of(context: &Context, model: &Model, host: &HostModel) -> Result<Host, CommandError> {
+    let timeout = Duration::from_secs(model.timeout_s.into());
+    let target: Box<dyn Target> = match model.connect {
+        Connect::Local => {
+            Box::new(Local { host: host.name.clone(), activator: context.activator.clone(), root: model.root.clone().into(), timeout })
+        }
+        Connect::Ssh => Box::new(Ssh {
+            host: host.name.clone(),
+            address: host.fqdn.parse().map_err(|error| CommandError::of(Exit::Usage, &error))?,
+            command: context.ssh.clone(),
+            activator: context.activator.clone(),
+            root: model.root.parse().map_err(|error| CommandError::of(Exit::Usage, &error))?,
+            timeout,
+        }),
+    };
+    let identity = Identity {
+        project: model.project.clone(),
+        environment: model.environment.clone(),
+        host: host.name.clone(),
+        profile: model.profile.clone(),
+    };
+    Ok(Host { target, identity })
+}

@@ -1,0 +1,117 @@
+//! From the project on disk to a model and to bundles, with everything that is told on the way.
+
+use sarsen_builder::diagnostic::{Diagnostic, Severity, render_diagnostics};
+use sarsen_builder::model::Model;
+use sarsen_builder::plan::plan;
+use sarsen_builder::realise::{BuildError, BuildEvent, Options, Realised, log_directory, realise};
+use sarsen_builder::snapshot::{PROJECT_FILE, Snapshot, find_project};
+use sarsen_builder::{Assessment, Input, assess, sandbox};
+use sarsen_store::ObjectStore;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use crate::context::Context;
+use crate::error::{CommandError, Exit, chain};
+use crate::render::{count, seconds};
+
+/// A build that took longer than this is told about when it ends.
+const WORTH_TELLING: Duration = Duration::from_secs(1);
+
+/// A project as it was read.
+#[derive(Debug)]
+pub(crate) struct Project {
+    /// Where it lies.
+    pub(crate) directory: PathBuf,
+    /// Its files.
+    pub(crate) snapshot: Snapshot,
+}
+
+impl Project {
+    /// Finds and reads the project.
+    pub(crate) fn open(context: &Context) -> Result<Self, CommandError> {
+        let directory = if context.project_is_given {
+            let has_file = context.directory.join(PROJECT_FILE).is_file();
+            has_file.then(|| context.directory.clone()).ok_or_else(|| {
+                CommandError::new(Exit::Usage, format!("`{}` is no sarsen project: it has no {PROJECT_FILE}", context.directory.display()))
+                    .hint("name a project with --project DIR, or make one there with `sarsen init`")
+            })
+        } else {
+            find_project(&context.directory).ok_or_else(|| {
+                CommandError::new(
+                    Exit::Usage,
+                    format!("no sarsen project here or in any directory above `{}`", context.directory.display()),
+                )
+                .hint("make one with `sarsen init`, or name one with --project DIR")
+            })
+        }?;
+        let snapshot = Snapshot::read(&directory).map_err(|error| CommandError::of(Exit::Usage, &error))?;
+        Ok(Self { directory, snapshot })
+    }
+
+    /// Evaluates an environment; warnings are told, errors stop.
+    pub(crate) fn model(&self, context: &Context, environment: &str) -> Result<Model, CommandError> {
+        let Assessment { model, diagnostics } = self.assess(context, environment)?;
+        let (errors, warnings): (Vec<Diagnostic>, Vec<Diagnostic>) =
+            diagnostics.into_iter().partition(|diagnostic| diagnostic.severity == Severity::Error);
+        if !warnings.is_empty() {
+            context.say(self.render(context, &warnings).trim_end());
+        }
+        match model {
+            Some(model) if errors.is_empty() => Ok(model),
+            _ => Err(CommandError::new(Exit::Usage, format!("environment `{environment}` has {}", count(errors.len(), "error")))
+                .after(self.render(context, &errors) + "\n")),
+        }
+    }
+
+    /// Evaluates an environment.
+    pub(crate) fn assess(&self, context: &Context, environment: &str) -> Result<Assessment, CommandError> {
+        let root = context.root.to_str().ok_or_else(|| {
+            CommandError::new(Exit::Usage, format!("the root `{}` is not UTF-8", context.root.display()))
+                .hint("give another with --root DIR")
+        })?;
+        Ok(assess(&Input { snapshot: &self.snapshot, environment, local_root: root, workers: context.workers() }))
+    }
+
+    /// Diagnostics as people read them.
+    pub(crate) fn render(&self, context: &Context, diagnostics: &[Diagnostic]) -> String {
+        render_diagnostics(diagnostics, &self.snapshot, context.colours_talk())
+    }
+}
+
+/// Opens the local store.
+pub(crate) fn open_store(context: &Context) -> Result<ObjectStore, CommandError> {
+    ObjectStore::open(&context.root).map_err(|error| {
+        CommandError::of(Exit::Failed, &error).hint("the store lies below --root DIR, SARSEN_ROOT or the user's data directory")
+    })
+}
+
+/// Makes the bundles of all hosts, telling what is built.
+pub(crate) fn build(context: &Context, model: &Model, store: &ObjectStore, jobs: usize) -> Result<Realised, CommandError> {
+    let plan = plan(model).map_err(|findings| {
+        let lines: Vec<String> = findings.iter().map(ToString::to_string).collect();
+        CommandError::new(Exit::Usage, format!("the plan of `{}` has {}", model.environment, count(findings.len(), "error")))
+            .after(lines.join("\n"))
+    })?;
+    let events = |event: BuildEvent| match event {
+        BuildEvent::Started { label } => context.say(&format!("building {label}")),
+        BuildEvent::Failed { label, .. } => context.say(&format!("failed {label}")),
+        // Trees and bundles are made in no time; what takes long is worth a line.
+        BuildEvent::Built { label, duration } if duration >= WORTH_TELLING => {
+            context.say(&format!("built {label} in {}", seconds(duration)))
+        }
+        BuildEvent::Cached { .. } | BuildEvent::Built { .. } => {}
+    };
+    let options =
+        Options { jobs, events: &events, log_directory: log_directory(store), sandbox_program: sandbox::own_program().to_owned() };
+    realise(&plan, store, &options).map_err(|error| build_error(&error))
+}
+
+fn build_error(error: &BuildError) -> CommandError {
+    let BuildError::Recipes { failures, .. } = error else { return CommandError::of(Exit::Failed, error) };
+    let mut text = String::new();
+    for failure in failures {
+        let place = failure.at.as_ref().map(|at| format!("{}:{}:{}: ", at.file, at.line, at.column)).unwrap_or_default();
+        text.push_str(&format!("{place}{}: {}\n", failure.label, chain(&failure.error)));
+    }
+    CommandError::of(Exit::Failed, error).after(text).hint("the logs have everything that the builds printed")
+}
