@@ -28,7 +28,7 @@ const IDLE: Duration = Duration::from_mins(1);
 /// How often it looks at what no event tells.
 const LOOK: Duration = Duration::from_secs(1);
 
-/// How long after a `settle` that did not end the trial it is run again.
+/// How long after a `settle` that did not end the trial, or after the supervisor's start during one, it is run.
 const SETTLE_AGAIN: Duration = Duration::from_secs(5);
 
 pub(super) struct Worker<'a> {
@@ -81,8 +81,8 @@ impl<'a> Worker<'a> {
             order: Vec::new(),
             record: Record::default(),
             log: Log::new(place.own_log()),
-            // A trial that is pending now was left by a dead owner, unless its lock says otherwise: `settle` decides.
-            dead_man: place.pending().exists().then(Instant::now),
+            // A trial that is pending now was left by a dead owner, or its owner is about to say how long it may take.
+            dead_man: place.pending().exists().then(|| Instant::now() + SETTLE_AGAIN),
             settling: None,
             busy: Instant::now(),
             ending: false,
@@ -270,7 +270,9 @@ impl<'a> Worker<'a> {
                 Ok(None) => return,
                 Ok(Some(_)) | Err(_) => self.settling = None,
             }
-            self.dead_man = self.place.pending().exists().then_some(now + SETTLE_AGAIN);
+            if self.dead_man.is_none() && self.place.pending().exists() {
+                self.dead_man = Some(now + SETTLE_AGAIN);
+            }
         }
         if self.ending || self.dead_man.is_none_or(|due| now < due) {
             return;
