@@ -27,6 +27,15 @@ impl Transaction {
         Ok(Durable { objects, _lease: self.lease.clone() })
     }
 
+    /// Names the contents that are here, though not the objects that they are for, so that a later transaction finds them.
+    ///
+    /// For a transfer that broke off; until somebody uses them, the collector may remove them.
+    pub(crate) fn keep_contents(self) -> Result<(), StoreError> {
+        fsutil::sync_file_system(&self.stage)?;
+        let _publication = self.store.share_publication()?;
+        self.name_contents()
+    }
+
     fn check_references(&self) -> Result<(), StoreError> {
         let mut known = BTreeSet::new();
         for (object, Staged { manifest, .. }) in &self.staged {

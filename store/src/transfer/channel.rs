@@ -83,7 +83,7 @@ impl<'a, R: Read, W: Write> Channel<'a, R, W> {
 }
 
 /// Whether nothing can be said or heard any more.
-fn is_broken(error: &TransferError) -> bool {
+pub(crate) fn is_broken(error: &TransferError) -> bool {
     matches!(error, TransferError::Wire(_) | TransferError::Ended)
 }
 

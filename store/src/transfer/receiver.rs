@@ -6,7 +6,7 @@
 use std::collections::BTreeSet;
 use std::io::{Read, Write};
 
-use super::channel::{Channel, PieceReader, Stream};
+use super::channel::{Channel, PieceReader, Stream, is_broken};
 use super::limits::{ENTRIES_MAX, FILE_OVERHEAD_BYTES, MANIFEST_BYTES_MAX, OBJECTS_MAX};
 use super::message::{Message, Totals, encode_bits};
 use super::{Content, TransferError, TransferStats, contents_of};
@@ -23,7 +23,8 @@ use crate::wire::{FrameReader, FrameWriter};
 /// Returns the roots that the peer offered, in its order, each with the proof that it and its closure are durable: as long as the
 /// proof lives, the collector leaves them alone. After an error that is not [`TransferError::Wire`] or [`TransferError::Ended`] the stream
 /// is between two messages and can be used on.
-/// Errors: [`TransferError`]; no object has got a name then.
+/// Errors: [`TransferError`]; no object has got a name then. If the connection was lost, contents that had arrived whole are kept
+/// in the store, and the next transfer does not send them again.
 pub fn receive_closure(
     store: &ObjectStore,
     reader: &mut FrameReader<impl Read>,
@@ -54,19 +55,39 @@ fn receive<R: Read, W: Write>(
     let mut transaction = store.begin()?;
     let lacked = lacked_objects(store, &closure)?;
     channel.send_now(Message::LackedObjects(encode_bits(&lacked)))?;
-    let lacked = closure.iter().zip(&lacked).filter_map(|(object, lacks)| lacks.then_some(object));
-    let manifests = receive_manifests(lacked, channel)?;
-    let contents = receive_contents(store, &manifests, &mut transaction, channel)?;
-    for manifest in &manifests {
-        transaction.put_received(manifest)?;
-    }
+    let lacked: Vec<&ObjectRef> = closure.iter().zip(&lacked).filter_map(|(object, lacks)| lacks.then_some(object)).collect();
+    let contents = match receive_objects(store, &lacked, &mut transaction, channel) {
+        Ok(contents) => contents,
+        Err(error) => {
+            if is_broken(&error) {
+                // The next attempt goes on from here. That it cannot is no worse news than the error at hand.
+                let _ = transaction.keep_contents();
+            }
+            return Err(error);
+        }
+    };
     let _published = transaction.barrier()?;
     let durable = present(store, &roots)?.ok_or(TransferError::Malformed { what: "the closure does not hold all that its roots need" })?;
-    stats.objects_sent = manifests.len() as u64;
+    stats.objects_sent = lacked.len() as u64;
     stats.blobs_sent = contents.contents;
     stats.bytes_raw = contents.bytes;
     channel.send_now(Message::Done(Totals { objects: stats.objects_sent, ..contents }))?;
     Ok((durable, stats))
+}
+
+/// Receives the lacked objects into the transaction, complete and verified.
+fn receive_objects<R: Read, W: Write>(
+    store: &ObjectStore,
+    lacked: &[&ObjectRef],
+    transaction: &mut Transaction,
+    channel: &mut Channel<'_, R, W>,
+) -> Result<Totals, TransferError> {
+    let manifests = receive_manifests(lacked, channel)?;
+    let contents = receive_contents(store, &manifests, transaction, channel)?;
+    for manifest in &manifests {
+        transaction.put_received(manifest)?;
+    }
+    Ok(contents)
 }
 
 /// The proofs for the roots, if they and all that they need are here.
@@ -108,14 +129,14 @@ fn lacked_objects(store: &ObjectStore, closure: &[ObjectRef]) -> Result<Vec<bool
 }
 
 /// Reads the manifests of the lacked objects. Each must be canonical, of the object asked for, and give that object's id.
-fn receive_manifests<'a, R: Read, W: Write>(
-    lacked: impl Iterator<Item = &'a ObjectRef>,
+fn receive_manifests<R: Read, W: Write>(
+    lacked: &[&ObjectRef],
     channel: &mut Channel<'_, R, W>,
 ) -> Result<Vec<ObjectManifest>, TransferError> {
     let mut stream = PieceReader::new(Stream::Manifests);
     let mut manifests = Vec::new();
     let (mut total, mut entries) = (0u64, 0u64);
-    for object in lacked {
+    for &object in lacked {
         let length = take(&mut stream, channel, 8)?;
         let length = u64::from_le_bytes(length.try_into().expect("eight bytes were taken"));
         total = total.saturating_add(length);

@@ -37,7 +37,7 @@ fn noise(seed: u64, length: usize) -> Vec<u8> {
 /// An application with a library that it refers to, its own path in a file and in a link, a large file and many small ones.
 fn publish(store: &ObjectStore, version: &str) -> ObjectRef {
     let mut transaction = store.begin().unwrap();
-    let library = [file("lib/libfoo.so", &noise(1, 5 << 20)), file("share/empty", b"")];
+    let library = [file("include/foo.h", b"header"), file("lib/libfoo.so", &noise(1, 5 << 20)), file("share/empty", b"")];
     let library = transaction.put_entries(&"libfoo".parse().unwrap(), &library, None, &[]).unwrap();
     let own = ObjectId::placeholder("app");
     let mut entries = vec![
@@ -82,8 +82,8 @@ fn only_what_is_lacking_travels() {
     let (sent, received) = copy(&from, &to, std::slice::from_ref(&first));
     let (roots, stats) = received.unwrap();
     assert_eq!(roots.iter().flat_map(Durable::objects).cloned().collect::<Vec<_>>(), std::slice::from_ref(&first));
-    // 200 small files, the empty one, the library once for both objects, two files with the own path.
-    assert_eq!((stats.objects_total, stats.objects_sent, stats.blobs_sent), (2, 2, 204));
+    // 200 small files, the header, the empty file, the library once for both objects, two files with the own path.
+    assert_eq!((stats.objects_total, stats.objects_sent, stats.blobs_sent), (2, 2, 205));
     assert_eq!(sent.unwrap(), stats);
     assert_eq!(to.verify().unwrap(), []);
     assert_eq!(to.closure(std::slice::from_ref(&first)).unwrap(), from.closure(std::slice::from_ref(&first)).unwrap());
@@ -392,29 +392,43 @@ fn streams_that_end_or_misbehave_are_refused() {
             Liar { edit: &shortened, ..honest() }.must_be_refused();
         }
     }
-    // The connection breaks after each possible number of frames from the sender.
-    for count in 0..8 {
-        let (_directory, to) = store();
-        let (mut sender, (mut reader, mut writer)) = connect();
-        let outcome = thread::scope(|scope| {
-            let to = &to;
-            let receiver = scope.spawn(move || receive_closure(to, &mut reader, &mut writer));
-            let (real, (mut relay_reader, _kept)) = connect();
-            let from = &from;
-            let root = root.clone();
-            let (mut real_reader, mut real_writer) = (sender.0, real.1);
-            let _real = real.0;
-            scope.spawn(move || send_closure(from, &[root], &mut real_reader, &mut real_writer));
-            for _ in 0..count {
-                let Some(frame) = relay_reader.read().unwrap() else { break };
-                sender.1.write(frame.kind, &frame.payload).and_then(|()| sender.1.flush()).unwrap();
-            }
-            drop((sender.1, relay_reader));
-            receiver.join().unwrap()
+}
+
+/// Copies `root`, but the connection breaks after `count` frames from the sender.
+fn copy_until_broken(from: &ObjectStore, to: &ObjectStore, root: &ObjectRef, count: usize) -> Received {
+    let ((answers, mut relay_writer), (mut reader, mut writer)) = connect();
+    let ((_unused, mut real_writer), (mut relay_reader, _kept)) = connect();
+    thread::scope(|scope| {
+        let receiver = scope.spawn(move || receive_closure(to, &mut reader, &mut writer));
+        scope.spawn(move || {
+            let mut answers = answers;
+            send_closure(from, std::slice::from_ref(root), &mut answers, &mut real_writer)
         });
-        let complete = to.objects().unwrap().len() == 2;
-        assert_eq!(outcome.is_ok(), complete, "{outcome:?} after {count} frames");
-        assert!(complete || to.objects().unwrap().is_empty());
+        for _ in 0..count {
+            let Some(frame) = relay_reader.read().unwrap() else { break };
+            relay_writer.write(frame.kind, &frame.payload).and_then(|()| relay_writer.flush()).unwrap();
+        }
+        drop((relay_writer, relay_reader));
+        receiver.join().unwrap()
+    })
+}
+
+#[test]
+fn a_broken_connection_names_no_object_and_costs_no_content_twice() {
+    let (_a, from) = store();
+    let root = publish(&from, "1");
+    let mut sent_again = Vec::new();
+    // Offer, closure, manifests, two pieces of contents, end.
+    for count in 0..=6 {
+        let (_b, to) = store();
+        let outcome = copy_until_broken(&from, &to, &root, count);
+        assert_eq!(outcome.is_ok(), count == 6, "{outcome:?} after {count} frames");
+        assert_eq!(to.objects().unwrap().len(), if count == 6 { 2 } else { 0 });
         assert_eq!(to.verify().unwrap(), []);
+        let (_, stats) = copy(&from, &to, std::slice::from_ref(&root)).1.unwrap();
+        assert_eq!(to.verify().unwrap(), []);
+        sent_again.push(stats.blobs_sent);
     }
+    // The first piece ends within the library; after the second everything is there.
+    assert_eq!(sent_again, [205, 205, 205, 205, 204, 0, 0]);
 }
