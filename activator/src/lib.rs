@@ -4,6 +4,7 @@
 //! the binary `sarsen-activator`). This crate knows nothing of recipes; it meets the builder in `sarsen_store::manifest`.
 
 pub mod activate;
+pub mod binary;
 pub mod clock;
 pub mod deployment;
 pub mod diff;

@@ -10,6 +10,7 @@ use sarsen_store::fsutil::{self, FsError};
 use sarsen_store::manifest::{Manifest, Phase, StateDirectory};
 use sarsen_store::{ObjectRef, ObjectStore};
 
+use crate::binary;
 use crate::clock::{self, Moment};
 use crate::error::{ActivateError, describe};
 use crate::health;
@@ -129,20 +130,7 @@ impl Machine for Host {
     }
 
     fn adopt_program(&self) -> Result<(), ActivateError> {
-        let layout = self.profile.layout();
-        let program = std::env::current_exe().map_err(|source| ActivateError::Io {
-            action: "find the program at",
-            path: "/proc/self/exe".into(),
-            source,
-        })?;
-        let (Some(directory), Some(name)) = (program.parent(), program.file_name()) else { return Ok(()) };
-        let pushed = directory == layout.binaries();
-        let target = if pushed { Path::new(name) } else { program.as_path() };
-        if std::fs::read_link(layout.activator()).is_ok_and(|former| former == target) || program == layout.activator() {
-            return Ok(());
-        }
-        fsutil::create_dir_all(&layout.binaries(), 0o755)?;
-        Ok(fsutil::replace_symlink(&layout.activator(), target)?)
+        binary::adopt(self.profile.layout())
     }
 }
 
