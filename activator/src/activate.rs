@@ -25,16 +25,16 @@ use crate::protocol::{Activation, Response, Trial};
 use crate::statefile;
 
 /// How long all services together may take to start or reload: beyond the 90 s that systemd gives one by itself.
-pub const START_TIME: Duration = Duration::from_secs(180);
+pub const START_TIME: Duration = Duration::from_mins(3);
 
 /// What stopping may take beyond the services' own stop times.
 const STOP_MARGIN: Duration = Duration::from_secs(30);
 
 /// The longest that a target waits for a confirmation: longer is not a trial but an unattended change.
-pub const CONFIRM_TIME_MAX: Duration = Duration::from_secs(3600);
+pub const CONFIRM_TIME_MAX: Duration = Duration::from_hours(1);
 
 /// What a whole activation may take beyond its own parts before the dead man takes over.
-const ACTIVATION_MARGIN: Duration = Duration::from_secs(120);
+const ACTIVATION_MARGIN: Duration = Duration::from_mins(2);
 
 /// The shortest and longest nonce, in characters: 128 bits in hexadecimal are the least that cannot be guessed.
 const NONCE_CHARS: std::ops::RangeInclusive<usize> = 32..=128;
@@ -104,12 +104,24 @@ struct Prepared<'t> {
 /// A question that ends in an answer, or goes on.
 enum Prospect<'t> {
     Possible(Box<Prepared<'t>>),
-    Answer(Response),
+    Answer(Box<Response>),
+}
+
+impl Prospect<'_> {
+    fn answer(response: Response) -> Self {
+        Self::Answer(Box::new(response))
+    }
 }
 
 impl Engine<'_> {
     pub(crate) fn event(&self, message: &str) {
         (self.report)(Response::Event { message: message.to_owned() });
+    }
+
+    pub(crate) fn events(&self, messages: &[String]) {
+        for message in messages {
+            self.event(message);
+        }
     }
 
     /// Carries a task out, from the lock to the end of the trial.
@@ -131,7 +143,7 @@ impl Engine<'_> {
         self.settle(Verification::Now)?;
         let prepared = match self.prepare(task, identity)? {
             Prospect::Possible(prepared) => prepared,
-            Prospect::Answer(response) => return Ok(response),
+            Prospect::Answer(response) => return Ok(*response),
         };
         let since = self.machine.moment().unix_seconds;
         lock.announce(&format!("{} since {since} (seconds since 1970), process {}", prepared.trial.who, std::process::id()))?;
@@ -150,14 +162,14 @@ impl Engine<'_> {
                 if let Some(number) = previous
                     && self.profile.read_bundle(number)? == activation.bundle
                 {
-                    return Ok(Prospect::Answer(Response::Unchanged { generation: number }));
+                    return Ok(Prospect::answer(Response::Unchanged { generation: number }));
                 }
                 (None, load_bundle(self.profile.layout(), &activation.bundle)?)
             }
             Task::Rollback { to, .. } => match self.choose_generation(*to, previous)? {
-                Ok(number) if Some(number) == previous => return Ok(Prospect::Answer(Response::Unchanged { generation: number })),
+                Ok(number) if Some(number) == previous => return Ok(Prospect::answer(Response::Unchanged { generation: number })),
                 Ok(number) => (Some(number), self.profile.load_generation(number)?),
-                Err(reason) => return Ok(Prospect::Answer(Response::Refused { reasons: vec![reason] })),
+                Err(reason) => return Ok(Prospect::answer(Response::Refused { reasons: vec![reason] })),
             },
         };
         let old = previous.map(|number| self.profile.load_generation(number)).transpose()?;
@@ -169,7 +181,7 @@ impl Engine<'_> {
             reasons.extend(self.find_unmet(&new.manifest, old.as_ref()));
         }
         if !reasons.is_empty() {
-            return Ok(Prospect::Answer(Response::Refused { reasons }));
+            return Ok(Prospect::answer(Response::Refused { reasons }));
         }
         let plan = plan_activation(old.as_ref(), &new);
         Ok(Prospect::Possible(Box::new(Prepared { trial: task.trial(), existing, new, previous, old, plan })))
@@ -240,7 +252,7 @@ impl Engine<'_> {
             None => self.profile.list_generations()?.last().map_or(1, |newest| newest + 1),
         };
         match self.machine.run_hooks(&new.manifest, HookPhase::PreSwitch, generation) {
-            Ok(lines) => lines.iter().for_each(|line| self.event(line)),
+            Ok(lines) => self.events(&lines),
             Err(failure) => return Ok(Err(failure)),
         }
         if existing.is_none() {
@@ -319,9 +331,7 @@ impl Engine<'_> {
             let target = new.manifest.links.iter().find(|link| link.path == *path).map(|link| link.target.as_str());
             self.change_link(&pending.nonce, path, target)?;
         }
-        for line in self.machine.run_hooks(&new.manifest, HookPhase::PostSwitch, pending.generation)? {
-            self.event(&line);
-        }
+        self.events(&self.machine.run_hooks(&new.manifest, HookPhase::PostSwitch, pending.generation)?);
         if !plan.reload.is_empty() {
             self.event(&format!("reloading {}", plan.reload.join(", ")));
             step(Step::Reload { units: plan.reload.clone() }, &|| services(manager.reload(&plan.reload, START_TIME)))?;

@@ -116,7 +116,7 @@ impl Engine<'_> {
             Err(error) => Err(describe(&error)),
         };
         match ran {
-            Ok(lines) => lines.iter().for_each(|line| self.event(line)),
+            Ok(lines) => self.events(&lines),
             Err(failure) => failures.push(failure),
         }
     }

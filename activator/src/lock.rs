@@ -2,7 +2,6 @@
 //!
 //! The lock is the kernel's, on an open file: it goes with the process that holds it, however that ends, so a dead
 //! holder cannot lock anybody out. What the file says is for people and never decides anything.
-#![expect(clippy::disallowed_methods, reason = "a lock file is opened without truncation and never renamed, unlike every other file")]
 
 use std::fs::{File, OpenOptions};
 use std::io::{Read, Seek, Write};

@@ -98,9 +98,7 @@ impl Machine for Host {
         let store = ObjectStore::open(self.profile.layout().root()).map_err(failed)?;
         let mut problems = Vec::new();
         for object in store.closure(std::slice::from_ref(bundle)).map_err(failed)? {
-            if !self.profile.layout().object(&object).is_dir() {
-                problems.push(format!("object `{object}` is missing"));
-            }
+            problems.extend(store.check_object(&object).map_err(failed)?.iter().map(ToString::to_string));
             if problems.len() > PROBLEMS_MAX {
                 problems.truncate(PROBLEMS_MAX);
                 problems.push("there are more problems".to_owned());
@@ -150,12 +148,12 @@ fn make_state_directory(wanted: &StateDirectory) -> Result<(), ActivateError> {
     let owner = wanted.user.as_deref().map(Account::find).transpose().map_err(describe_account)?;
     fsutil::create_dir_all(parent, 0o755)?;
     let temporary = parent.join(format!(".{}.{}", name.to_string_lossy(), fsutil::random_name()?));
-    let made = give_name(&temporary, path, mode, owner.as_ref());
-    if !matches!(made, Ok(true)) {
+    let named = give_name(&temporary, path, mode, owner.as_ref());
+    if !matches!(named, Ok(true)) {
         // Nothing is in it, and the first error is the one to report.
         let _ = fsutil::remove_dir(&temporary);
     }
-    if !made? && !path.is_dir() {
+    if !named? && !path.is_dir() {
         return Err(unusable(format!("`{}` cannot be a state directory: something else stands there", wanted.path)));
     }
     Ok(())
@@ -167,7 +165,7 @@ fn give_name(temporary: &Path, path: &Path, mode: u32, owner: Option<&Account>) 
         fsutil::set_owner(temporary, owner.uid, owner.gid)?;
     }
     fsutil::set_mode(temporary, mode)?;
-    let made = fsutil::rename_noreplace(temporary, path)?;
+    let named = fsutil::rename_noreplace(temporary, path)?;
     fsutil::sync_dir(path.parent().unwrap_or(Path::new("/")))?;
-    Ok(made)
+    Ok(named)
 }

@@ -5,6 +5,8 @@
 //! `serve` and `activate`, one line of outcome for the others; standard error carries what people should know.
 //! Exit codes: 0 done, 1 failed, 2 usage, 3 refused, 4 rolled back, 5 rollback failed, 7 locked.
 
+#![expect(clippy::wildcard_enum_match_arm, reason = "of all requests and responses each place here expects a few")]
+
 mod arguments;
 
 use std::cell::RefCell;
@@ -174,18 +176,17 @@ fn rollback(profile: &ProfileLayout, to: Option<u64>) -> Result<ExitCode, String
         Response::Unchanged { generation } => print(&format!("generation {generation} was current already")),
         Response::RolledBack { generation: Some(number), reason } => print(&format!("generation {number} stays current: {reason}")),
         Response::RolledBack { generation: None, reason } => print(&format!("no generation is current: {reason}")),
-        Response::RollbackFailed { reason, failure } => return fail(code, &format!("{reason}; and going back failed: {failure}")),
-        Response::Refused { reasons } => return fail(code, &reasons.join("\n")),
-        Response::Locked { holder } => return fail(code, &format!("the profile is locked by {holder}")),
-        Response::Failed { message } => return fail(code, message),
+        Response::RollbackFailed { reason, failure } => fail(&format!("{reason}; and going back failed: {failure}")),
+        Response::Refused { reasons } => fail(&reasons.join("\n")),
+        Response::Locked { holder } => fail(&format!("the profile is locked by {holder}")),
+        Response::Failed { message } => fail(message),
         other => return Err(format!("unexpected outcome: {other:?}")),
     }
     Ok(code)
 }
 
-fn fail(code: ExitCode, message: &str) -> Result<ExitCode, String> {
+fn fail(message: &str) {
     say(&format!("sarsen-activator: {message}"));
-    Ok(code)
 }
 
 fn exit_code(outcome: &Response) -> ExitCode {

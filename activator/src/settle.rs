@@ -67,7 +67,7 @@ impl Engine<'_> {
         if notes.is_empty() {
             return;
         }
-        notes.iter().for_each(|note| self.event(note));
+        self.events(&notes);
         if let Ok(Some(mut record)) = self.profile.read_record(pending.generation) {
             record.notes = notes;
             if let Err(error) = self.profile.write_record(&record) {
@@ -105,6 +105,7 @@ fn find_reason(pending: &Pending, now: &Moment) -> &'static str {
 }
 
 /// What became of a trial that was left behind, in one line.
+#[expect(clippy::wildcard_enum_match_arm, reason = "a trial ends in three ways; all other responses are equally impossible")]
 pub(crate) fn describe_settled(generation: u64, outcome: &Response) -> String {
     let end = match outcome {
         Response::Committed { .. } => "had been confirmed and is kept".to_owned(),

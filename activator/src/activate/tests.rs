@@ -79,6 +79,9 @@ impl ServiceManager for Manager {
     }
 }
 
+/// What the operator does while a trial waits.
+type Operator = Box<dyn Fn(&Rig)>;
+
 /// A machine below a temporary directory.
 struct Rig {
     directory: TempDir,
@@ -88,8 +91,7 @@ struct Rig {
     boot_id: RefCell<String>,
     unhealthy: RefCell<Option<String>>,
     unmet: RefCell<Vec<String>>,
-    /// What the operator does while a trial waits: the nonce it confirms or gives up.
-    operator: RefCell<Box<dyn Fn(&Rig)>>,
+    operator: RefCell<Operator>,
     reports: RefCell<Vec<Response>>,
 }
 

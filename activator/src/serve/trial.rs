@@ -28,7 +28,7 @@ use crate::protocol::{PROTOCOL_VERSION, REQUEST, RESPONSE, Request, Response};
 const OWN_PROGRAM: &str = "/proc/self/exe";
 
 /// How long a decided trial may take to end: hooks after a confirmation, or the whole way back.
-const END_TIME: Duration = Duration::from_secs(900);
+const END_TIME: Duration = Duration::from_mins(15);
 
 impl Session {
     /// Starts the trial's process and hands on what it reports, up to its answer.
