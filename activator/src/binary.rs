@@ -1,4 +1,4 @@
-//! The program itself on a target: named by its digest, so that two versions never mix, and linked for boot and dead man.
+//! The link to the program on a target, for what calls it later: boot and dead man.
 
 use std::path::{Path, PathBuf};
 
