@@ -160,14 +160,12 @@ pub(crate) fn digests_of(file: &File, offsets: &[u64], id: &ObjectId, path: &Pat
     }
     let digest = Digest::from(plain.finalize());
     let modulo = if offsets.is_empty() { digest } else { Digest::from(modulo.finalize()) };
-    Ok(FileDigests { size: position, digest, modulo, own_id_stands })
+    Ok(FileDigests { digest, modulo, own_id_stands })
 }
 
 /// What the bytes of a file give.
 #[derive(Debug)]
 pub(crate) struct FileDigests {
-    /// The length in bytes.
-    pub(crate) size: u64,
     /// The digest of the bytes.
     pub(crate) digest: Digest,
     /// The digest with zeros at the places of the own id.

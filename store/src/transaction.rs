@@ -232,3 +232,6 @@ impl Durable {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;
