@@ -166,9 +166,9 @@ fn reload_trigger(texts: &[String]) -> String {
     }
     let mut encoder = Encoder::new("sarsen 2026 reload trigger v1");
     encoder.count(texts.len());
-    texts.iter().for_each(|text| {
+    for text in texts {
         encoder.text(text);
-    });
+    }
     encoder.finish().to_string()
 }
 

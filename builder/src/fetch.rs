@@ -21,10 +21,10 @@ use crate::plan::PythonFetch;
 use crate::sandbox;
 
 /// How long a download may take: 2 GiB over 10 Mbit/s.
-const DOWNLOAD_TIMEOUT: Duration = Duration::from_secs(1800);
+const DOWNLOAD_TIMEOUT: Duration = Duration::from_mins(30);
 
 /// How long an interpreter may take to say what it is; a cold disk needs some seconds.
-const DESCRIBE_TIMEOUT: Duration = Duration::from_secs(60);
+const DESCRIBE_TIMEOUT: Duration = Duration::from_mins(1);
 
 /// The longest description of an interpreter, in bytes.
 const DESCRIPTION_BYTES_MAX: u64 = 4096;
@@ -89,7 +89,10 @@ pub enum FetchError {
 }
 
 fn indent(lines: &[String]) -> String {
-    lines.iter().map(|line| format!("\n    {line}")).collect()
+    lines.iter().fold(String::new(), |text, line| {
+        text + "
+    " + line
+    })
 }
 
 /// One requirement of a lock file.
@@ -206,7 +209,7 @@ fn sha256(path: &Path) -> io::Result<String> {
             count => hasher.update(&buffer[..count]),
         }
     }
-    Ok(hasher.finalize().iter().map(|byte| format!("{byte:02x}")).collect())
+    Ok(format!("{:x}", hasher.finalize()))
 }
 
 /// Runs a command in a process group of its own while `read` consumes its output to the end.

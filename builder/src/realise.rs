@@ -137,7 +137,7 @@ pub enum BuildError {
 fn count_failures(failures: &[Failure], skipped: &[String]) -> String {
     let names: Vec<String> = failures.iter().take(8).map(|failure| format!("`{}`", failure.label)).collect();
     let more = if failures.len() > 8 { format!(" and {} more", failures.len() - 8) } else { String::new() };
-    let waiting = if skipped.is_empty() { String::new() } else { format!("; {} that need them were not tried", skipped.len()) };
+    let waiting = if skipped.is_empty() { String::new() } else { format!("; not tried because of that: {}", skipped.len()) };
     format!("failed: {}{more}{waiting}", names.join(", "))
 }
 
@@ -181,6 +181,22 @@ pub enum RecipeError {
     /// An entry of a bundle has a name that no file may have.
     #[error("the bundle cannot hold this name")]
     Name(#[from] sarsen_store::InvalidPath),
+}
+
+impl RecipeError {
+    /// The log, if there is one that says more.
+    pub fn log(&self) -> Option<&Path> {
+        match self {
+            Self::Unsuccessful { log, .. } | Self::Fetch(crate::fetch::FetchError::Client { log, .. }) => Some(log),
+            Self::Sandbox(_)
+            | Self::Fetch(_)
+            | Self::Store(_)
+            | Self::File(_)
+            | Self::Circle { .. }
+            | Self::PublishedWith { .. }
+            | Self::Name(_) => None,
+        }
+    }
 }
 
 struct LogNote<'a> {

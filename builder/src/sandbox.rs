@@ -97,7 +97,7 @@ pub struct Outcome {
 #[derive(Debug, thiserror::Error)]
 pub enum SandboxError {
     /// The kernel refuses a step of the set-up.
-    #[error("no sandbox possible: {operation}: {reason}{}", hint_note(hint))]
+    #[error("no sandbox possible: {operation}: {reason}{}", hint_note(hint.as_ref()))]
     Setup {
         /// What was tried.
         operation: String,
@@ -129,8 +129,8 @@ pub enum SandboxError {
     },
 }
 
-fn hint_note(hint: &Option<String>) -> String {
-    hint.as_ref().map(|hint| format!("; {hint}")).unwrap_or_default()
+fn hint_note(hint: Option<&String>) -> String {
+    hint.map(|hint| format!("; {hint}")).unwrap_or_default()
 }
 
 /// The program to start for the sandbox: this one, if its `main` calls [`enter`].

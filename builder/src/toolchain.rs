@@ -46,20 +46,17 @@ fn read(root: &Path) -> Result<Digest, ToolchainError> {
     let os_release = fsutil::read_file_if_exists(&resolve(root, "etc/os-release"), OS_RELEASE_BYTES_MAX)?.unwrap_or_default();
     let mut encoder = Encoder::new("sarsen 2026 host toolchain v1");
     encoder.text(std::env::consts::ARCH).bytes(&os_release);
-    match fsutil::read_file_if_exists(&root.join("var/lib/dpkg/status"), STATUS_BYTES_MAX)? {
-        Some(status) => {
-            let packages = installed_packages(&String::from_utf8_lossy(&status));
-            encoder.tag(1).count(packages.len());
-            packages.iter().for_each(|package| {
-                encoder.text(package);
-            });
+    if let Some(status) = fsutil::read_file_if_exists(&root.join("var/lib/dpkg/status"), STATUS_BYTES_MAX)? {
+        let packages = installed_packages(&String::from_utf8_lossy(&status));
+        encoder.tag(1).count(packages.len());
+        for package in packages {
+            encoder.text(&package);
         }
-        None => {
-            let programs = list_programs(&root.join("usr/bin"))?;
-            encoder.tag(2).count(programs.len());
-            for (name, size) in programs {
-                encoder.bytes(&name).number(size);
-            }
+    } else {
+        let programs = list_programs(&root.join("usr/bin"))?;
+        encoder.tag(2).count(programs.len());
+        for (name, size) in programs {
+            encoder.bytes(&name).number(size);
         }
     }
     Ok(encoder.finish())

@@ -18,8 +18,9 @@ pub(super) fn render(service: &Service, identity: &Identity, component: &str, re
     let Identity { project, environment, host: _, profile: _ } = identity;
     unit.section("Unit");
     unit.line("Description", &percent(&format!("{component}/{} of {project} {environment}", service.name)));
-    let after: String = service.after.iter().map(|name| format!(" {}", unit_name(name))).collect();
-    unit.line("After", &percent(&format!("network.target sarsen-settle.service{after}")));
+    let after =
+        ["network.target", "sarsen-settle.service"].map(str::to_owned).into_iter().chain(service.after.iter().map(|name| unit_name(name)));
+    unit.line("After", &percent(&after.collect::<Vec<_>>().join(" ")));
     if !reload_trigger.is_empty() {
         unit.line("X-Reload-Triggers", reload_trigger);
     }
@@ -27,7 +28,7 @@ pub(super) fn render(service: &Service, identity: &Identity, component: &str, re
     unit.line("Type", &service.kind);
     unit.line("ExecStart", &command_line(&service.command));
     if !service.reload.is_empty() {
-        unit.line("ExecReload", &command_line(&service.reload));
+        unit.line("ExecReload", &reload_line(&service.reload));
     }
     if let Some(user) = &service.user {
         unit.line("User", &percent(user));
@@ -77,8 +78,11 @@ impl Unit {
         let _ = writeln!(self.text, "{gap}[{name}]");
     }
 
+    /// Several lines of a value become as many settings: that is how systemd takes lists, and none can end the line of another.
     fn line(&mut self, name: &str, value: &str) {
-        let _ = writeln!(self.text, "{name}={value}");
+        for value in value.split(['\n', '\r']) {
+            let _ = writeln!(self.text, "{name}={value}");
+        }
     }
 }
 
@@ -87,13 +91,24 @@ fn percent(text: &str) -> String {
 }
 
 fn command_line(words: &[String]) -> String {
-    let words: Vec<String> = words.iter().map(|word| quote(&percent(word).replace('$', "$$"))).collect();
+    let words: Vec<String> = words.iter().map(|word| quote(&literal(word))).collect();
     words.join(" ")
+}
+
+/// As a command line; the main process's number, which only the service manager knows, is the one variable that may be used.
+fn reload_line(words: &[String]) -> String {
+    let with_pid = |word: &String| literal(word).replace("$${MAINPID}", "${MAINPID}").replace("$$MAINPID", "${MAINPID}");
+    let words: Vec<String> = words.iter().map(|word| quote(&with_pid(word))).collect();
+    words.join(" ")
+}
+
+fn literal(word: &str) -> String {
+    percent(word).replace('$', "$$")
 }
 
 /// Puts a word into quotes if it needs them.
 fn quote(word: &str) -> String {
-    let plain = |c: char| c.is_ascii_alphanumeric() || "/._-+=:,@%$".contains(c);
+    let plain = |c: char| c.is_ascii_alphanumeric() || "/._-+=:,@%${}".contains(c);
     if !word.is_empty() && word.chars().all(plain) {
         return word.to_owned();
     }
@@ -133,5 +148,19 @@ mod tests {
         check("", "\"\"");
         check(";", "\";\"");
         check("it's", "\"it's\"");
+    }
+
+    #[test]
+    fn only_reloading_knows_the_process() {
+        let words = ["/bin/kill", "$MAINPID", "-s${MAINPID}", "$HOME"].map(str::to_owned);
+        assert_eq!(reload_line(&words), "/bin/kill ${MAINPID} -s${MAINPID} $$HOME");
+        assert_eq!(command_line(&words[1..2]), "$$MAINPID");
+    }
+
+    #[test]
+    fn no_value_reaches_into_the_next_line() {
+        let mut unit = Unit { text: String::new() };
+        unit.line("ExecStartPre", "/a\n/b\r[Install]");
+        assert_eq!(unit.text, "ExecStartPre=/a\nExecStartPre=/b\nExecStartPre=[Install]\n");
     }
 }

@@ -51,7 +51,9 @@ pub(super) fn arrange(plan: Plan) -> Result<Plan, Vec<Finding>> {
     let mut waiting: Vec<usize> = needs.iter().map(BTreeSet::len).collect();
     let mut users: Vec<Vec<usize>> = vec![Vec::new(); needs.len()];
     for (user, needed) in needs.iter().enumerate() {
-        needed.iter().for_each(|needed| users[*needed].push(user));
+        for needed in needed {
+            users[*needed].push(user);
+        }
     }
     let mut ready: BTreeSet<usize> = waiting.iter().enumerate().filter(|(_, open)| **open == 0).map(|(index, _)| index).collect();
     let mut order = Vec::with_capacity(needs.len());

@@ -73,7 +73,8 @@ impl Substitution {
 
     /// The same for text.
     pub fn fill_text(&self, text: &str) -> String {
-        String::from_utf8(self.fill(text.as_bytes())).expect("ASCII characters replace ASCII characters")
+        // ASCII characters replace ASCII characters, so nothing is lossy.
+        String::from_utf8_lossy(&self.fill(text.as_bytes())).into_owned()
     }
 
     /// The id that stands for `id`: the one given for it, or itself if it is none of the known placeholders.

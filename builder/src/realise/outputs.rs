@@ -63,9 +63,9 @@ fn order(outputs: &BTreeMap<String, Output>, directories: &BTreeMap<String, Path
             return Err(RecipeError::Circle { outputs: open.keys().map(|name| format!("`{name}`")).collect() });
         };
         open.remove(next);
-        open.values_mut().for_each(|named| {
+        for named in open.values_mut() {
             named.remove(next);
-        });
+        }
         order.push(next.clone());
     }
     Ok(order)

@@ -3,6 +3,7 @@
 //! What happens to a recipe is the business of [`super::work`]; here is the order, and the book-keeping under one lock.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
@@ -158,7 +159,9 @@ impl State {
         };
         for index in wanted {
             let needs = needs(plan, *index);
-            needs.iter().for_each(|needed| state.users.entry(*needed).or_default().push(*index));
+            for needed in &needs {
+                state.users.entry(*needed).or_default().push(*index);
+            }
             if needs.is_empty() {
                 state.ready(plan, *index);
             } else {
@@ -219,10 +222,7 @@ impl State {
                 }
             }
             Err(error) => {
-                let log = match &error {
-                    RecipeError::Unsuccessful { log, .. } => Some(log.clone()),
-                    _ => None,
-                };
+                let log = error.log().map(Path::to_owned);
                 (worker.options.events)(BuildEvent::Failed { label, log });
                 self.finished.failures.insert(index, error);
             }

@@ -201,7 +201,9 @@ impl Worker<'_> {
     fn write(&self, transaction: &mut Transaction, index: usize, inputs: &Objects) -> Result<Written, RecipeError> {
         let recipe = &self.plan.recipes[index];
         let mut substitution = Substitution::new();
-        inputs.iter().for_each(|(placeholder, object)| substitution.insert(*placeholder, object.id));
+        for (placeholder, object) in inputs {
+            substitution.insert(*placeholder, object.id);
+        }
         let (entries, manifest) = match &recipe.kind {
             RecipeKind::Tree(entries) => (entries.iter().map(|entry| fill_entry(entry, &substitution)).collect(), None),
             RecipeKind::Bundle(bundle) => {

@@ -199,7 +199,7 @@ struct Mount {
     flags: MountFlags,
 }
 
-/// Lists the mounts at and below `target`, from /proc/self/mountinfo (proc_pid_mountinfo(5)).
+/// Lists the mounts at and below `target`, from /proc/self/mountinfo (`proc_pid_mountinfo(5)`).
 fn mounts_below(target: &Path) -> Result<Vec<Mount>, Failure> {
     let path = Path::new("/proc/self/mountinfo");
     let text = fs::read(path).map_err(at_path("read", path))?;

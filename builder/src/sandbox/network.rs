@@ -1,6 +1,6 @@
 //! The loopback interface, the only one in a build's network namespace.
 //!
-//! Brought up through rtnetlink(7): one RTM_NEWLINK message and its acknowledgement. Interface 1 is `lo` in every new namespace.
+//! Brought up through rtnetlink(7): one `RTM_NEWLINK` message and its acknowledgement. Interface 1 is `lo` in every new namespace.
 
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType, recv, send, socket_with};
@@ -9,7 +9,7 @@ use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType, 
 const MESSAGE_BYTES: u32 = 32;
 /// linux/rtnetlink.h.
 const RTM_NEWLINK: u16 = 16;
-/// NLM_F_REQUEST and NLM_F_ACK, linux/netlink.h.
+/// `NLM_F_REQUEST` and `NLM_F_ACK`, linux/netlink.h.
 const REQUEST_ACK: u16 = 1 | 4;
 /// linux/netlink.h.
 const NLMSG_ERROR: u16 = 2;

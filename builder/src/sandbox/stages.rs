@@ -52,7 +52,7 @@ impl Failure {
         move |error| {
             let error: io::Error = error.into();
             let refused = matches!(error.raw_os_error(), Some(libc::EPERM | libc::ENOSPC | libc::EACCES | libc::EINVAL | libc::ENOSYS));
-            Self { operation, reason: error.to_string(), hint: if refused { hint() } else { None } }
+            Self { operation, reason: error.to_string(), hint: refused.then(hint) }
         }
     }
 
@@ -75,17 +75,17 @@ const SETTINGS: &[(&str, &str, &str)] = &[
     ("user/max_net_namespaces", "0", "set the sysctl `user.max_net_namespaces` to 1000 or more"),
 ];
 
-fn hint() -> Option<String> {
+fn hint() -> String {
     for (file, forbidding, advice) in SETTINGS {
         let path = std::path::Path::new("/proc/sys").join(file);
         let value = sarsen_store::fsutil::read_file_bounded(&path, 64).ok();
         if value.is_some_and(|value| value.trim_ascii() == forbidding.as_bytes()) {
-            return Some((*advice).to_owned());
+            return (*advice).to_owned();
         }
     }
     let general = "the usual settings allow it; inside a container, its runtime must allow user namespaces and mounting /proc \
         (docker: `--security-opt seccomp=unconfined --security-opt systempaths=unconfined`)";
-    Some(general.to_owned())
+    general.to_owned()
 }
 
 /// Runs the stage that the second argument names.

@@ -13,7 +13,7 @@ use super::stages::{Failure, Report, read_message, write_message};
 use super::{ENTRY_ARGUMENT, Ending, Outcome, SandboxError, Spec, log};
 
 /// How long the stages may take to take their specifications: they do nothing else at that time.
-const START_TIMEOUT: Duration = Duration::from_secs(60);
+const START_TIMEOUT: Duration = Duration::from_mins(1);
 
 /// Runs the script of `spec` in a sandbox and writes all it says to a new file `log`.
 ///

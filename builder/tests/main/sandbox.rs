@@ -1,7 +1,5 @@
 //! The sandbox, looked at from inside: each test runs a script as root (if the tests do) and as an ordinary user.
 
-#![expect(clippy::disallowed_methods, reason = "a test arranges its own files and processes")]
-
 use std::collections::BTreeMap;
 use std::fs;
 use std::os::unix::fs::{PermissionsExt, chown};
@@ -39,7 +37,9 @@ fn run_as(user: u32, script: &str, timeout_s: u32) -> Ran {
     fs::set_permissions(&probe, fs::Permissions::from_mode(0o755)).unwrap();
     let spec = Spec {
         script: script.to_owned(),
-        environment: BTreeMap::from([("PATH", "/usr/bin:/bin"), ("out", "/var/lib/sarsen/store/out")].map(|(k, v)| (k.to_owned(), v.to_owned()))),
+        environment: BTreeMap::from(
+            [("PATH", "/usr/bin:/bin"), ("out", "/var/lib/sarsen/store/out")].map(|(k, v)| (k.to_owned(), v.to_owned())),
+        ),
         root: path("root"),
         build: path("build"),
         store: STORE.into(),
@@ -100,11 +100,15 @@ fn only_the_loopback_interface_exists_and_it_works() {
 
 #[test]
 fn nothing_undeclared_is_there() {
-    succeeds("for path in /root /home /var/lib/dpkg /etc/shadow /etc/ssh /sys /run /boot /dev/vda /dev/tty /dev/kmsg; do refused test -e $path; done");
+    succeeds(
+        "for path in /root /home /var/lib/dpkg /etc/shadow /etc/ssh /sys /run /boot /dev/vda /dev/tty /dev/kmsg; do refused test -e $path; done",
+    );
     succeeds("test \"$(ls /var/lib/sarsen/store | tr '\\n' ' ')\" = 'in out '");
     succeeds("test \"$(ls -A /tmp | wc -l)\" = 0");
     // Only this shell's own descriptors: standard ones, the script, the listing.
-    succeeds("ls -l /proc/self/fd >&2; for fd in /proc/$$/fd/*; do case \"$(readlink $fd)\" in /dev/null|pipe:*|/script) ;; *) exit 1 ;; esac; done");
+    succeeds(
+        "ls -l /proc/self/fd >&2; for fd in /proc/$$/fd/*; do case \"$(readlink $fd)\" in /dev/null|pipe:*|/script) ;; *) exit 1 ;; esac; done",
+    );
 }
 
 #[test]
@@ -123,7 +127,9 @@ fn there_are_no_privileges() {
     succeeds("test \"$(id -u):$(id -g)\" = 1000:100; test \"$(id -un)\" = build");
     succeeds("refused unshare -r true; refused unshare -n true; refused mount -t tmpfs x /tmp");
     succeeds("touch f; refused chmod 4755 f; refused chmod g+s f; chmod 755 f");
-    succeeds("python3 -c 'import os,sys\ntry: os.setxattr(\"source\",\"user.x\",b\"y\")\nexcept OSError as e: sys.exit(e.errno != 95)\nsys.exit(1)'");
+    succeeds(
+        "python3 -c 'import os,sys\ntry: os.setxattr(\"source\",\"user.x\",b\"y\")\nexcept OSError as e: sys.exit(e.errno != 95)\nsys.exit(1)'",
+    );
     succeeds("refused readlink /proc/1/exe; refused cat /proc/1/environ; ulimit -c | grep -qx 0");
 }
 
