@@ -1,7 +1,7 @@
 //! Canonical bytes: the only form that is ever hashed or stored as a structure.
 //!
 //! Numbers are u64, little-endian; byte strings carry their length before them; lists carry their count. There is one way to
-//! write a value, and [`Decoder`] offers no way to read it differently: callers refuse what their encoder would not
+//! write a value, and the decoder offers no way to read it differently: callers refuse what their encoder would not
 //! have written. A hash is BLAKE3 in its key derivation mode, the domain tag (which ends in a version) is the context. FORMAT.md, section "Canonical bytes".
 
 use crate::Digest;

@@ -12,7 +12,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 /// The alphabet of ids: lower case without `e`, `o`, `t`, `u`, as Nix has it, so that no id spells a word.
 const ALPHABET: &[u8; 32] = b"0123456789abcdfghijklmnpqrsvwxyz";
 
-/// The length of an id in text, in characters of [`ALPHABET`]: 160 bits at 5 bits each.
+/// The length of an id in text, in characters of the alphabet: 160 bits at 5 bits each.
 pub const ID_CHARS: usize = 32;
 
 /// The longest name of an object, in bytes: `<id>-<name>` stays below the 255 bytes of a file name with room for suffixes.
