@@ -12,7 +12,7 @@ use minijinja::value::{Object, ObjectRepr};
 use minijinja::{AutoEscape, Environment, Error, ErrorKind, UndefinedBehavior, Value};
 
 use crate::data::{Address, Data, TargetPath};
-use crate::diagnostic::{Diagnostic, Location};
+use crate::diagnostic::{Diagnostic, Location, nearest_name};
 use crate::snapshot::Snapshot;
 
 /// How many instructions one rendering may take: a loop over 100,000 lines needs about a million.
@@ -64,19 +64,21 @@ impl Templates {
                 Diagnostic::new("E0603", format!("`{path}` is not UTF-8 text")).hint("take the bytes as they are with `raw = True`");
             return Err(Box::new(diagnostic));
         };
-        self.environment.render_named_str(path, text, to_template(context)).map_err(|error| Box::new(self.diagnose(&error, path, text)))
+        self.environment
+            .render_named_str(path, text, to_template(context))
+            .map_err(|error| Box::new(self.diagnose(&error, path, text, context)))
     }
 
     /// Renders a text that stands in a definition.
     pub(crate) fn render_text(&self, text: &str, at: &Location, context: &Data) -> Result<String, Box<Diagnostic>> {
         self.environment.render_named_str(INLINE, text, to_template(context)).map_err(|error| {
-            let diagnostic = self.diagnose(&error, INLINE, text);
+            let diagnostic = self.diagnose(&error, INLINE, text, context);
             let inline = diagnostic.location.as_ref().is_none_or(|location| location.file == INLINE);
             Box::new(if inline { relocate(diagnostic, at, text) } else { diagnostic.note("included from here", at.clone()) })
         })
     }
 
-    fn diagnose(&self, error: &Error, name: &str, text: &str) -> Diagnostic {
+    fn diagnose(&self, error: &Error, name: &str, text: &str, context: &Data) -> Diagnostic {
         let error = innermost(error);
         let name = error.name().unwrap_or(name);
         let text = self.snapshot.text(name).unwrap_or(text);
@@ -91,10 +93,27 @@ impl Templates {
             (None, None) => diagnostic.at(Location { file: name.to_owned(), line: 1, column: 1 }),
         };
         match error.kind() {
-            ErrorKind::UndefinedError => diagnostic.hint("templates see `component`, `host`, `environment` and what `context = {...}` adds; use `| default(...)` for what may be missing"),
+            ErrorKind::UndefinedError => match near(written, context) {
+                Some(name) => diagnostic.hint(format!("did you mean `{name}`?")),
+                None => diagnostic.hint("templates see `component`, `host`, `environment` and what `context = {...}` adds; use `| default(...)` for what may be missing"),
+            },
             ErrorKind::SyntaxError => diagnostic.hint("take the bytes as they are with `raw = True` if this is no template"),
             _ => diagnostic,
         }
+    }
+}
+
+/// The defined name nearest to `a` or `a.b` as a template writes it.
+fn near(written: &str, context: &Data) -> Option<String> {
+    let Data::Dict(entries) = context else { return None };
+    let (outer, inner) = written.split_once('.').map_or((written, None), |(outer, inner)| (outer, Some(inner)));
+    match (inner, entries.iter().find(|(name, _)| name == outer)) {
+        (Some(inner), Some((_, Data::Dict(fields)))) => {
+            let nearest = nearest_name(inner, fields.iter().map(|(name, _)| name.as_str()))?;
+            Some(format!("{outer}.{nearest}"))
+        }
+        (_, None) => nearest_name(outer, entries.iter().map(|(name, _)| name.as_str())).map(str::to_owned),
+        (_, Some(_)) => None,
     }
 }
 

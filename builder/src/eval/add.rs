@@ -101,9 +101,7 @@ fn add_file(context: &Context, instance: &Instance<'_>, file: FileDeclaration, a
                         Ok((source.map(|file| file.content.to_vec()).unwrap_or_default(), executable))
                     } else {
                         let rendered = templates().render_file(&found, &template_context(context, instance, extra));
-                        rendered
-                            .map(|text| (text.into_bytes(), executable))
-                            .map_err(|diagnostic| Box::new(diagnostic.note("rendered for this file", at.clone())))
+                        rendered.map(|text| (text.into_bytes(), executable)).map_err(|diagnostic| Box::new(rendered_for(*diagnostic, at)))
                     }
                 }
             }
@@ -116,6 +114,10 @@ fn add_file(context: &Context, instance: &Instance<'_>, file: FileDeclaration, a
     let kind = StepKind::File { path: path.clone(), content: Arc::from(content), executable: executable.unwrap_or(source_executable) };
     context.push_step(at.clone(), kind);
     Ok(TargetPath { rest: Some(path), ..context.tree() })
+}
+
+fn rendered_for(diagnostic: Diagnostic, at: &Location) -> Diagnostic {
+    if diagnostic.location.is_none() { diagnostic.at(at.clone()) } else { diagnostic.note("rendered for this file", at.clone()) }
 }
 
 fn template_context(context: &Context, instance: &Instance<'_>, extra: Vec<(String, Data)>) -> Data {

@@ -182,10 +182,7 @@ impl Freeze for ComponentType<'_> {
 
     fn freeze(self, freezer: &Freezer<'_>) -> FreezeResult<FrozenComponentType> {
         let nameless = || {
-            FreezeError::new(format!(
-                "the component of line {} is not bound to a name: write `Name = component(...)` at top level",
-                self.at.line
-            ))
+            FreezeError::new("this component is not bound to a name".to_owned()).context(&format!("{}:{}", self.at.line, self.at.column))
         };
         Ok(FrozenComponentType {
             name: self.name.into_inner().ok_or_else(nameless)?,

@@ -2,7 +2,7 @@
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use sarsen_store::{ObjectId, RelPath};
 use starlark::any::ProvidesStaticType;
@@ -25,6 +25,8 @@ pub(crate) struct Scene {
     pub(crate) environment: Environment,
     pub(crate) profile: String,
     pub(crate) root: String,
+    /// By directory of the definition; made when first needed, used by all instances.
+    pub(crate) templates: Mutex<BTreeMap<String, Arc<Templates>>>,
 }
 
 /// What is made in `configure` and has to be added.
@@ -57,8 +59,6 @@ pub(super) struct Context {
     pub(super) features: Vec<String>,
     host: usize,
     pub(super) collected: RefCell<Collected>,
-    /// By directory; made when first needed.
-    templates: RefCell<BTreeMap<String, Arc<Templates>>>,
 }
 
 impl Context {
@@ -70,7 +70,6 @@ impl Context {
             features: task.features.to_vec(),
             host: task.host,
             collected: RefCell::default(),
-            templates: RefCell::default(),
         }
     }
 
@@ -165,7 +164,7 @@ impl Context {
     }
 
     pub(super) fn templates(&self, directory: &str) -> Arc<Templates> {
-        let mut templates = self.templates.borrow_mut();
+        let mut templates = self.scene.templates.lock().unwrap_or_else(PoisonError::into_inner);
         templates.entry(directory.to_owned()).or_insert_with(|| Arc::new(Templates::new(&self.scene.snapshot, directory))).clone()
     }
 

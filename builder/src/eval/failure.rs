@@ -87,6 +87,7 @@ fn word(error: &starlark::Error) -> Diagnostic {
         ErrorKind::Fail(_) => "E0206",
         ErrorKind::StackOverflow(_) => "E0207",
         _ if text.contains("limit of") => "E0208",
+        _ if text == "Immutable" => "E0209",
         _ if text.starts_with("Expected type") => "E0203",
         _ => "E0205",
     };
@@ -100,10 +101,19 @@ fn word(error: &starlark::Error) -> Diagnostic {
     if !acronym && let Some(first) = message.get_mut(..1) {
         first.make_ascii_lowercase();
     }
+    let message = message.replace("object of type `Component`", "the component");
+    let message = match code {
+        "E0207" => "calls are nested too deeply".to_owned(),
+        "E0208" if message.contains("ticks") => "the evaluation takes too long: a loop without end?".to_owned(),
+        "E0208" => "the evaluation takes too much memory".to_owned(),
+        "E0209" => "this value cannot be changed: it was made outside of `configure`".to_owned(),
+        _ => message,
+    };
     let diagnostic = Diagnostic::new(code, message);
     let diagnostic = match code {
         "E0207" => diagnostic.hint("is there a component or a function that uses itself?"),
-        "E0208" => diagnostic.hint("one evaluation may take 10 million steps and 1 GiB of memory"),
+        "E0209" => diagnostic.hint("make a copy: `list(x)` or `dict(x)`"),
+        "E0208" => diagnostic.hint("one evaluation may take 2 million steps and 1 GiB of memory"),
         _ => diagnostic,
     };
     match hint {

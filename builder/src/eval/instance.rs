@@ -209,7 +209,7 @@ fn mark_added(context: &Context, index: usize, at: &Location) -> Result<Option<s
     let mut collected = context.collected.borrow_mut();
     let made = &mut collected.made[index];
     if let Some(first) = &made.added {
-        return Err(Failure::new("E0413", format!("{} was added already", made.label)).note("here", first.clone()));
+        return Err(Failure::new("E0413", format!("{} was added already", made.label)).note("first added here", first.clone()));
     }
     made.added = Some(at.clone());
     Ok(made.declaration.take())
@@ -229,10 +229,10 @@ fn require_values<'v>(
     if let Some(host) = host.filter(|host| !context.scene.environment.hosts.iter().any(|known| known.name == **host)) {
         let failure = Failure::new("E0504", format!("there is no host `{host}` in the environment"));
         let nearest = nearest_name(host, context.scene.environment.hosts.iter().map(|host| host.name.as_str()));
-        return Err(nearest.map(str::to_owned).map_or_else(
-            || Failure::new("E0504", failure.0.message.clone()),
-            |name| Failure::new("E0504", failure.0.message.clone()).hint(format!("did you mean `{name}`?")),
-        ));
+        return Err(match nearest {
+            Some(name) => failure.hint(format!("did you mean `{name}`?")),
+            None => failure,
+        });
     }
     context.require(Requirement { at: Context::caller(eval), key: key.to_owned(), host: host.map(str::to_owned), strict });
     let found = context.resources.find(key, host);
@@ -281,12 +281,7 @@ fn instance_methods(builder: &mut MethodsBuilder) {
     }
 
     /// Provides a value to whoever requires the key, on any host.
-    fn provide<'v>(
-        this: Value<'v>,
-        #[starlark(require = pos)] key: &str,
-        #[starlark(require = pos)] value: Value<'v>,
-        eval: &mut Evaluator<'v, '_, '_>,
-    ) -> starlark::Result<NoneType> {
+    fn provide<'v>(this: Value<'v>, key: &str, value: Value<'v>, eval: &mut Evaluator<'v, '_, '_>) -> starlark::Result<NoneType> {
         instance_of(this)?;
         let data = to_data(value, &format!("the value of resource `{key}`"))?;
         let at = Context::caller(eval);
@@ -297,7 +292,7 @@ fn instance_methods(builder: &mut MethodsBuilder) {
     /// All values that are provided for the key, sorted by host and component.
     fn require<'v>(
         this: Value<'v>,
-        #[starlark(require = pos)] key: &str,
+        key: &str,
         #[starlark(default = NoneOr::None)] host: NoneOr<&str>,
         #[starlark(require = named, default = true)] strict: bool,
         eval: &mut Evaluator<'v, '_, '_>,
@@ -310,7 +305,7 @@ fn instance_methods(builder: &mut MethodsBuilder) {
     /// The one value that is provided for the key; None if there is none and it is not strict.
     fn require_one<'v>(
         this: Value<'v>,
-        #[starlark(require = pos)] key: &str,
+        key: &str,
         #[starlark(default = NoneOr::None)] host: NoneOr<&str>,
         #[starlark(require = named, default = true)] strict: bool,
         eval: &mut Evaluator<'v, '_, '_>,
@@ -331,11 +326,7 @@ fn instance_methods(builder: &mut MethodsBuilder) {
     }
 
     /// The immutable place of a file in the component's own tree.
-    fn path<'v>(
-        this: Value<'v>,
-        #[starlark(require = pos, default = "")] path: &str,
-        eval: &mut Evaluator<'v, '_, '_>,
-    ) -> starlark::Result<PathValue> {
+    fn path<'v>(this: Value<'v>, #[starlark(default = "")] path: &str, eval: &mut Evaluator<'v, '_, '_>) -> starlark::Result<PathValue> {
         instance_of(this)?;
         let tree = Context::of(eval)?.tree();
         if path.is_empty() {
@@ -345,11 +336,7 @@ fn instance_methods(builder: &mut MethodsBuilder) {
     }
 
     /// The stable path of a file of the current generation, for people and cron.
-    fn current<'v>(
-        this: Value<'v>,
-        #[starlark(require = pos, default = "")] path: &str,
-        eval: &mut Evaluator<'v, '_, '_>,
-    ) -> starlark::Result<String> {
+    fn current<'v>(this: Value<'v>, #[starlark(default = "")] path: &str, eval: &mut Evaluator<'v, '_, '_>) -> starlark::Result<String> {
         instance_of(this)?;
         let context = Context::of(eval)?;
         let base = format!("{}/profiles/{}/current/{}", context.scene.root, context.scene.profile, context.component);
@@ -362,7 +349,7 @@ fn instance_methods(builder: &mut MethodsBuilder) {
     }
 
     /// The absolute path of a state directory that was added before.
-    fn state<'v>(this: Value<'v>, #[starlark(require = pos)] name: &str, eval: &mut Evaluator<'v, '_, '_>) -> starlark::Result<PathValue> {
+    fn state<'v>(this: Value<'v>, name: &str, eval: &mut Evaluator<'v, '_, '_>) -> starlark::Result<PathValue> {
         instance_of(this)?;
         let context = Context::of(eval)?;
         let path = context.state_path(name);
@@ -378,7 +365,7 @@ fn instance_methods(builder: &mut MethodsBuilder) {
     }
 
     /// The text of a file beside the definition.
-    fn source<'v>(this: Value<'v>, #[starlark(require = pos)] path: &str, eval: &mut Evaluator<'v, '_, '_>) -> starlark::Result<String> {
+    fn source<'v>(this: Value<'v>, path: &str, eval: &mut Evaluator<'v, '_, '_>) -> starlark::Result<String> {
         let instance = instance_of(this)?;
         let context = Context::of(eval)?;
         let found = add::find_file(context, &instance.directory, path)?;

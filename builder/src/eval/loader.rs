@@ -9,7 +9,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use starlark::environment::{FrozenModule, Globals, Module};
 use starlark::eval::{Evaluator, FileLoader};
 use starlark::syntax::{AstModule, Dialect, DialectTypes};
-use starlark::values::{FrozenHeapName, OwnedFrozenValue, ValueLike};
+use starlark::values::{FreezeError, FrozenHeapName, OwnedFrozenValue, ValueLike};
 
 use super::component::{AttributeInfo, FrozenComponentType};
 use super::{failure, nesting};
@@ -206,11 +206,19 @@ fn evaluate_module(file: &str, ast: AstModule, loads: &Loads, globals: &Globals)
             super::limit(&mut evaluator);
             evaluator.eval_module(ast, globals).map_err(|error| Box::new(failure::to_diagnostic(&error)))?;
         }
-        module.freeze_named(FrozenHeapName::User(Box::new(file.to_owned()))).map_err(|error| {
-            let at = Location { file: file.to_owned(), line: 1, column: 1 };
-            Box::new(Diagnostic::new("E0305", error.err_msg).at(at))
-        })
+        module.freeze_named(FrozenHeapName::User(Box::new(file.to_owned()))).map_err(|error| Box::new(refuse_to_freeze(file, &error)))
     })
+}
+
+/// Words that a module holds what it cannot hold; the context of our own errors is the place.
+fn refuse_to_freeze(file: &str, error: &FreezeError) -> Diagnostic {
+    let place = error.contexts.iter().find_map(|context| {
+        let (line, column) = context.split_once(':')?;
+        Some((line.parse().ok()?, column.parse().ok()?))
+    });
+    let (line, column) = place.unwrap_or((1, 1));
+    let diagnostic = Diagnostic::new("E0305", error.err_msg.clone()).at(Location { file: file.to_owned(), line, column });
+    if place.is_some() { diagnostic.hint("write `Name = component(...)` at the top level of the file") } else { diagnostic }
 }
 
 fn dialect() -> Dialect {

@@ -35,8 +35,8 @@ use context::Context;
 /// The stack of a thread that evaluates. The evaluator recurses; with this size 20,000 levels of nesting were survived.
 pub(crate) const STACK_BYTES: usize = 64 << 20;
 
-/// The most steps of the evaluator for one module or instance: seconds of work; a thousand steps are usual.
-const TICKS_MAX: u64 = 10_000_000;
+/// The most steps of the evaluator for one module or instance: about a second of work. A host with 100 components took 1,100.
+const TICKS_MAX: u64 = 2_000_000;
 
 /// The most memory of one evaluation, in bytes.
 const HEAP_BYTES_MAX: usize = 1 << 30;
@@ -117,6 +117,11 @@ pub(crate) fn evaluate_instance(scene: &Arc<Scene>, task: &Task<'_>, resources: 
         Ok(result) => result.err(),
         Err(panic) => Some(gave_up(&panic, &task.component.at)),
     };
+    // What has no place of its own, such as running out of steps, is the component's.
+    let failure = failure.map(|mut failure| {
+        failure.location.get_or_insert_with(|| task.component.at.clone());
+        failure
+    });
     context.into_outcome(task, failure)
 }
 

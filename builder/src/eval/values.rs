@@ -175,11 +175,7 @@ pub(super) fn to_port(number: i32) -> Result<u16, Failure> {
 #[starlark_module]
 pub(super) fn builtins(builder: &mut GlobalsBuilder) {
     /// A host and a port; in text `host:port`.
-    fn Address<'v>(
-        #[starlark(require = pos)] host: &str,
-        #[starlark(require = pos)] port: i32,
-        eval: &mut Evaluator<'v, '_, '_>,
-    ) -> starlark::Result<AddressValue> {
+    fn Address<'v>(host: &str, port: i32, eval: &mut Evaluator<'v, '_, '_>) -> starlark::Result<AddressValue> {
         let port = to_port(port)?;
         if host.is_empty() || host.contains(char::is_whitespace) || host.contains('/') {
             return Err(Failure::new("E0405", format!("`{host}` is not a host"))

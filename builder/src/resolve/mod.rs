@@ -7,7 +7,7 @@ mod report;
 mod rounds;
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 use crate::data::Data;
 use crate::diagnostic::{Diagnostic, Severity, sort_diagnostics};
@@ -87,7 +87,7 @@ fn assess_here(input: &Input<'_>) -> Assessment {
     let project = project.map_or_else(|| "project".to_owned(), |project| project.name);
     let profile = environment.profile.clone().unwrap_or_else(|| project.clone());
     let root = environment.root(input.local_root).to_owned();
-    let scene = Arc::new(Scene { snapshot: input.snapshot.clone(), environment, profile, root });
+    let scene = Arc::new(Scene { snapshot: input.snapshot.clone(), environment, profile, root, templates: Mutex::default() });
     let mut instances = instances(&scene.environment, &definitions, &attributes);
     let mut resources = Arc::new(Resources::default());
     let restless = rounds::converge(&scene, &mut instances, &mut resources, input.workers);

@@ -129,7 +129,7 @@ fn unused(scene: &Scene, instances: &[Instance<'_>], resources: &Resources) -> V
 /// The same diagnostic of many instances is one.
 #[derive(Default)]
 struct Grouped {
-    groups: Vec<(Diagnostic, Vec<String>)>,
+    groups: Vec<(Diagnostic, BTreeMap<String, Vec<String>>)>,
     /// Where a place's diagnostics stand in `groups`.
     by_place: BTreeMap<Option<Location>, Vec<usize>>,
 }
@@ -140,19 +140,24 @@ impl Grouped {
         let known = same_place.iter().copied().find(|index| self.groups[*index].0 == diagnostic);
         let index = known.unwrap_or_else(|| {
             same_place.push(self.groups.len());
-            self.groups.push((diagnostic, Vec::new()));
+            self.groups.push((diagnostic, BTreeMap::new()));
             self.groups.len() - 1
         });
-        let labels = &mut self.groups[index].1;
-        if labels.last() != Some(&instance.label()) {
-            labels.push(instance.label());
+        let hosts = self.groups[index].1.entry(instance.component.name.clone()).or_default();
+        if hosts.last() != Some(&instance.host_name) {
+            hosts.push(instance.host_name.clone());
         }
     }
 
     fn into_diagnostics(self) -> Vec<Diagnostic> {
+        let label = |instances: BTreeMap<String, Vec<String>>| {
+            let labels: Vec<String> =
+                instances.into_iter().map(|(component, hosts)| format!("`{component}` on {}", enumerate(&hosts))).collect();
+            labels.join("; ")
+        };
         self.groups
             .into_iter()
-            .map(|(diagnostic, labels)| diagnostic.note(format!("while configuring {}", enumerate(&labels)), None))
+            .map(|(diagnostic, instances)| diagnostic.note(format!("while configuring {}", label(instances)), None))
             .collect()
     }
 }

@@ -96,7 +96,7 @@ fn tcp_probe(value: Value<'_>, resolver: &Resolver) -> Result<Probe, Failure> {
 pub(in crate::eval) fn builtins(builder: &mut GlobalsBuilder) {
     /// An action at activation: `verify` says by exit code 0 that there is nothing to do, `update` does it.
     fn Hook<'v>(
-        #[starlark(require = pos)] name: &str,
+        name: &str,
         #[starlark(require = named)] update: Value<'v>,
         #[starlark(require = named)] verify: Option<Value<'v>>,
         #[starlark(require = named, default = "post-switch")] phase: &str,
@@ -121,7 +121,7 @@ pub(in crate::eval) fn builtins(builder: &mut GlobalsBuilder) {
 
     /// What must answer before the generation counts as healthy.
     fn HealthCheck<'v>(
-        #[starlark(require = pos)] name: &str,
+        name: &str,
         #[starlark(require = named, default = NoneOr::None)] http: NoneOr<&str>,
         #[starlark(require = named, default = NoneOr::None)] tcp: NoneOr<Value<'v>>,
         #[starlark(require = named, default = NoneOr::None)] command: NoneOr<Value<'v>>,

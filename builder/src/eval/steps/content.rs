@@ -147,7 +147,7 @@ fn check_variables(variables: &BTreeMap<String, String>) -> Result<(), Failure> 
 pub(in crate::eval) fn builtins(builder: &mut GlobalsBuilder) {
     /// A regular file of the component's tree; a template unless `raw`.
     fn File<'v>(
-        #[starlark(require = pos)] path: &str,
+        path: &str,
         #[starlark(require = named, default = NoneOr::None)] content: NoneOr<&str>,
         #[starlark(require = named, default = NoneOr::None)] source: NoneOr<&str>,
         #[starlark(require = named, default = NoneOr::None)] template: NoneOr<&str>,
@@ -189,17 +189,13 @@ pub(in crate::eval) fn builtins(builder: &mut GlobalsBuilder) {
     }
 
     /// An empty directory of the component's tree.
-    fn Directory<'v>(#[starlark(require = pos)] path: &str, eval: &mut Evaluator<'v, '_, '_>) -> starlark::Result<StepValue> {
+    fn Directory<'v>(path: &str, eval: &mut Evaluator<'v, '_, '_>) -> starlark::Result<StepValue> {
         let path = rel_path(path, "Directory")?;
         Ok(make(eval, format!("Directory `{path}`"), Declaration::Ready(StepKind::Directory { path }))?)
     }
 
     /// A symbolic link of the component's tree.
-    fn Symlink<'v>(
-        #[starlark(require = pos)] path: &str,
-        #[starlark(require = pos)] target: Value<'v>,
-        eval: &mut Evaluator<'v, '_, '_>,
-    ) -> starlark::Result<StepValue> {
+    fn Symlink<'v>(path: &str, target: Value<'v>, eval: &mut Evaluator<'v, '_, '_>) -> starlark::Result<StepValue> {
         let path = rel_path(path, "Symlink")?;
         let target = to_text(target, "the target of a link")?;
         if target.is_empty() || target.contains('\0') {
@@ -210,7 +206,7 @@ pub(in crate::eval) fn builtins(builder: &mut GlobalsBuilder) {
 
     /// A sandboxed build: a shell script that fills `$out`.
     fn Build<'v>(
-        #[starlark(require = pos)] name: &str,
+        name: &str,
         script: &str,
         #[starlark(require = named, default = UnpackList::default())] sources: UnpackList<String>,
         #[starlark(require = named, default = UnpackList::default())] inputs: UnpackList<Value<'v>>,
@@ -236,7 +232,7 @@ pub(in crate::eval) fn builtins(builder: &mut GlobalsBuilder) {
 
     /// A Python environment from a lock file with hashes.
     fn PythonEnv<'v>(
-        #[starlark(require = pos)] name: &str,
+        name: &str,
         #[starlark(require = named, default = "requirements.lock")] lock: &str,
         #[starlark(require = named, default = "/usr/bin/python3")] python: &str,
         eval: &mut Evaluator<'v, '_, '_>,

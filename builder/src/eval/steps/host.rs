@@ -78,7 +78,7 @@ fn one_line(texts: &BTreeMap<String, String>, what: &str) -> Result<(), Failure>
 pub(in crate::eval) fn builtins(builder: &mut GlobalsBuilder) {
     /// A long-running process.
     fn Service<'v>(
-        #[starlark(require = pos)] name: &str,
+        name: &str,
         command: Value<'v>,
         #[starlark(require = named)] reload: Option<Value<'v>>,
         #[starlark(require = named, default = UnpackList::default())] reload_on: UnpackList<Value<'v>>,
@@ -125,7 +125,7 @@ pub(in crate::eval) fn builtins(builder: &mut GlobalsBuilder) {
 
     /// A directory for mutable data, outside all generations.
     fn StateDirectory<'v>(
-        #[starlark(require = pos)] name: &str,
+        name: &str,
         #[starlark(require = named, default = NoneOr::None)] user: NoneOr<&str>,
         #[starlark(require = named, default = 0o750)] mode: i32,
         eval: &mut Evaluator<'v, '_, '_>,
@@ -139,11 +139,7 @@ pub(in crate::eval) fn builtins(builder: &mut GlobalsBuilder) {
     }
 
     /// A managed absolute path of the host: a symbolic link.
-    fn Link<'v>(
-        #[starlark(require = pos)] path: &str,
-        #[starlark(require = pos)] target: Value<'v>,
-        eval: &mut Evaluator<'v, '_, '_>,
-    ) -> starlark::Result<StepValue> {
+    fn Link<'v>(path: &str, target: Value<'v>, eval: &mut Evaluator<'v, '_, '_>) -> starlark::Result<StepValue> {
         let path = checked_absolute(path, "`Link`")?;
         let target = checked_absolute(&to_text(target, "the target of a link")?, "the target of a link")?;
         Ok(make(eval, format!("Link `{path}`"), Declaration::Ready(StepKind::Link { path, target }))?)
