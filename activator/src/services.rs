@@ -12,6 +12,9 @@ use crate::systemd::Systemd;
 #[cfg(test)]
 pub(crate) mod fake;
 
+/// How often a pending trial is looked after: so long does a host stay with a generation whose deployment was killed.
+pub const DEAD_MAN_LOOK: Duration = Duration::from_secs(15);
+
 /// A manager of services.
 ///
 /// All methods are idempotent, take every unit of one change at once, and end within their deadline.
@@ -40,8 +43,9 @@ pub trait ServiceManager: Send + Sync {
     /// The last lines that a unit printed, for a failure report.
     fn log_tail(&self, unit: &str) -> String;
 
-    /// Makes sure that somebody gives up a pending trial `after` this time, even when every process of the deployment
-    /// is dead: runs `sarsen-activator settle`. Armed again, the later call counts.
+    /// Makes sure that somebody looks after a pending trial even when every process of the deployment is dead: runs
+    /// `sarsen-activator settle` after this time or [`DEAD_MAN_LOOK`], whichever is shorter, and again until it is disarmed.
+    /// A trial whose owner lives is left alone by `settle`, so looking early does no harm. Armed again, the later call counts.
     fn arm_dead_man(&self, after: Duration) -> Result<(), ServiceError>;
 
     /// Takes [`ServiceManager::arm_dead_man`] back; it is no error when nothing is armed.

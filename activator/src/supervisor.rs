@@ -82,7 +82,7 @@ impl SupervisorClient {
     /// Asks for something that is done when the answer is there.
     fn order(&self, request: &Request, action: &str) -> Result<(), ServiceError> {
         match self.ask(request)? {
-            Response::Done | Response::States { .. } => Ok(()),
+            Response::Done | Response::Ending | Response::States { .. } => Ok(()),
             Response::Failed { message } => Err(ServiceError::Manager { manager: NAME, action: action.to_owned(), message }),
         }
     }
@@ -180,7 +180,7 @@ impl ServiceManager for SupervisorClient {
         }
         match self.ask(&Request::States { units: units.to_vec() })? {
             Response::States { states } => Ok(states.into_iter().map(UnitState::from).collect()),
-            Response::Done => Ok(units.iter().map(absent).collect()),
+            Response::Done | Response::Ending => Ok(units.iter().map(absent).collect()),
             Response::Failed { message } => {
                 Err(ServiceError::Manager { manager: NAME, action: "tell the units' states".to_owned(), message })
             }

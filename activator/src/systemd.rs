@@ -17,7 +17,7 @@ use sarsen_store::manifest::Service;
 
 use crate::process::accounts::Account;
 use crate::process::{Completed, Invocation, ProcessError, last_lines};
-use crate::services::{ServiceError, ServiceManager, UnitState};
+use crate::services::{DEAD_MAN_LOOK, ServiceError, ServiceManager, UnitState};
 
 mod links;
 mod properties;
@@ -241,8 +241,9 @@ impl ServiceManager for Systemd {
             "--quiet",
             "--collect",
             &format!("--unit={}", self.dead_man_unit()),
-            &format!("--description=sarsen gives up a deployment to {} that nobody confirmed", self.profile),
-            &format!("--on-active={}ms", after.as_millis()),
+            &format!("--description=sarsen gives up a deployment to {} whose processes are dead", self.profile),
+            &format!("--on-active={}ms", after.min(DEAD_MAN_LOOK).as_millis()),
+            &format!("--on-unit-inactive={}s", DEAD_MAN_LOOK.as_secs()),
             "--timer-property=AccuracySec=1s",
             "--",
             &self.activator(),

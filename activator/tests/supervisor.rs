@@ -137,12 +137,12 @@ fn a_second_supervisor_leaves_the_first_alone() {
 }
 
 #[test]
-fn an_unconfirmed_trial_is_settled_when_its_time_is_up() {
+fn a_pending_trial_is_looked_after() {
     let stage = Stage::new();
     std::fs::OpenOptions::new().write(true).create_new(true).open(stage.path("pending.json")).unwrap();
     stage.client.arm_dead_man(Duration::from_millis(50)).unwrap();
     let log = stage.root.path().join("log/web/supervisor.log");
-    until(|| std::fs::read_to_string(&log).is_ok_and(|text| text.contains("settling") && text.contains("pending.json")));
+    until(|| std::fs::read_to_string(&log).is_ok_and(|text| text.contains("settle looks after it") && text.contains("pending.json")));
 }
 
 #[test]

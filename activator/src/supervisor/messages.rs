@@ -43,7 +43,7 @@ pub(super) enum Request {
     States {
         units: Vec<String>,
     },
-    /// Run `settle` after this time, and again until no trial is pending.
+    /// Run `settle` after this time or sooner, and again until no trial is pending.
     ArmDeadMan {
         after_ms: u64,
     },
@@ -55,8 +55,14 @@ pub(super) enum Request {
 #[serde(tag = "response", rename_all = "kebab-case", deny_unknown_fields)]
 pub(super) enum Response {
     Done,
-    States { states: Vec<State> },
-    Failed { message: String },
+    /// It takes no orders any more.
+    Ending,
+    States {
+        states: Vec<State>,
+    },
+    Failed {
+        message: String,
+    },
 }
 
 /// A [`UnitState`] on the wire.
@@ -78,7 +84,7 @@ impl From<State> for UnitState {
     }
 }
 
-/// Asks the supervisor if it runs; nothing if it does not.
+/// Asks the supervisor if it runs; nothing if it does not, or is about to end.
 pub(super) fn ask_running(place: &Place, request: &Request) -> Result<Option<Response>, ServiceError> {
     let stream = match place.connect() {
         Ok(stream) => stream,
@@ -90,7 +96,12 @@ pub(super) fn ask_running(place: &Place, request: &Request) -> Result<Option<Res
     };
     let extra = if let Request::Reload { timeout_ms, .. } = request { Duration::from_millis(*timeout_ms) } else { Duration::ZERO };
     match exchange(&stream, request, EXCHANGE + extra) {
+        Ok(Response::Ending) => Ok(None),
         Ok(response) => Ok(Some(response)),
+        // It ended before it came to this connection.
+        Err(error) if matches!(error.kind(), io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe | io::ErrorKind::UnexpectedEof) => {
+            Ok(None)
+        }
         Err(source) => Err(ServiceError::Supervisor { problem: "broke off the conversation".to_owned(), source: Some(source) }),
     }
 }

@@ -21,15 +21,13 @@ use super::place::Place;
 use super::record::{ProcessId, Record};
 use super::unit::Unit;
 use crate::process::{spawn, wait_ready};
+use crate::services::DEAD_MAN_LOOK;
 
 /// How long a supervisor without services waits for work.
 const IDLE: Duration = Duration::from_mins(1);
 
 /// How often it looks at what no event tells.
 const LOOK: Duration = Duration::from_secs(1);
-
-/// How long after a `settle` that did not end the trial, or after the supervisor's start during one, it is run.
-const SETTLE_AGAIN: Duration = Duration::from_secs(5);
 
 pub(super) struct Worker<'a> {
     place: Place,
@@ -41,7 +39,7 @@ pub(super) struct Worker<'a> {
     order: Vec<String>,
     record: Record,
     log: Log,
-    /// When to give up the trial.
+    /// When to look after the trial.
     dead_man: Option<Instant>,
     /// The `settle` that runs.
     settling: Option<Child>,
@@ -82,7 +80,7 @@ impl<'a> Worker<'a> {
             record: Record::default(),
             log: Log::new(place.own_log()),
             // A trial that is pending now was left by a dead owner, or its owner is about to say how long it may take.
-            dead_man: place.pending().exists().then(|| Instant::now() + SETTLE_AGAIN),
+            dead_man: place.pending().exists().then(|| Instant::now() + DEAD_MAN_LOOK),
             settling: None,
             busy: Instant::now(),
             ending: false,
@@ -171,6 +169,9 @@ impl<'a> Worker<'a> {
 
     fn obey(&mut self, request: Request) -> Response {
         let now = Instant::now();
+        if self.ending && !matches!(request, Request::Shutdown) {
+            return Response::Ending;
+        }
         match request {
             Request::Install { services } => self.install(services),
             Request::Start { units } => {
@@ -195,7 +196,7 @@ impl<'a> Worker<'a> {
                 }
             }
             Request::States { units } => return Response::States { states: units.iter().map(|unit| self.state(unit)).collect() },
-            Request::ArmDeadMan { after_ms } => self.dead_man = Some(now + Duration::from_millis(after_ms)),
+            Request::ArmDeadMan { after_ms } => self.dead_man = Some(now + Duration::from_millis(after_ms).min(DEAD_MAN_LOOK)),
             Request::DisarmDeadMan => self.dead_man = None,
             Request::Shutdown => self.end(now),
         }
@@ -263,7 +264,7 @@ impl<'a> Worker<'a> {
         }
     }
 
-    /// Gives up a trial whose time is up, by running `settle`, until it is no longer pending.
+    /// Looks after a pending trial by running `settle`, which gives it up if its owner is dead.
     fn settle(&mut self, now: Instant) {
         if let Some(child) = &mut self.settling {
             match child.try_wait() {
@@ -271,7 +272,7 @@ impl<'a> Worker<'a> {
                 Ok(Some(_)) | Err(_) => self.settling = None,
             }
             if self.dead_man.is_none() && self.place.pending().exists() {
-                self.dead_man = Some(now + SETTLE_AGAIN);
+                self.dead_man = Some(now + DEAD_MAN_LOOK);
             }
         }
         if self.ending || self.dead_man.is_none_or(|due| now < due) {
@@ -281,12 +282,12 @@ impl<'a> Worker<'a> {
         if !self.place.pending().exists() {
             return;
         }
-        self.log.note("a trial was not confirmed in time: settling");
+        self.log.note("a trial is pending: settle looks after it");
         match self.start_settle() {
             Ok(child) => self.settling = Some(child),
             Err(error) => {
                 self.log.note(&format!("cannot settle: {error}"));
-                self.dead_man = Some(now + SETTLE_AGAIN);
+                self.dead_man = Some(now + DEAD_MAN_LOOK);
             }
         }
     }

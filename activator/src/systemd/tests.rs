@@ -166,8 +166,8 @@ fn stops_only_what_is_known() {
 #[test]
 fn the_dead_man_timer_runs_settle_for_the_profile() {
     let stage = Stage::new("");
-    stage.systemd().arm_dead_man(Duration::from_millis(90_500)).unwrap();
+    stage.systemd().arm_dead_man(Duration::from_millis(2_500)).unwrap();
     let call = stage.calls().pop().unwrap();
-    assert!(call.contains("--unit=sarsen-deadman-web ") && call.contains(" --on-active=90500ms "), "{call}");
+    assert!(call.contains("--unit=sarsen-deadman-web ") && call.contains(" --on-active=2500ms --on-unit-inactive=15s "), "{call}");
     assert!(call.ends_with(" -- /srv/sarsen/bin/sarsen-activator settle --root /srv/sarsen --profile web"), "{call}");
 }
