@@ -1,5 +1,6 @@
 //! The two processes of the development supervisor, as the program that targets run: what each one's death means.
 #![expect(clippy::disallowed_methods, reason = "the test owns the processes that it starts")]
+#![expect(clippy::unwrap_used, reason = "a test ends at what it did not expect")]
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
