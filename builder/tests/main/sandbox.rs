@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::io::{BufRead, BufReader};
 use std::os::unix::fs::{PermissionsExt, chown};
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -22,8 +23,14 @@ struct Ran {
     _directory: tempfile::TempDir,
 }
 
-/// Runs `script` as `user`; the sandbox has one input `in` with a file `data`, and one output `out`.
-fn run_as(user: u32, script: &str, timeout_s: u32) -> Ran {
+/// A sandbox that is ready to be started.
+struct Prepared {
+    command: Command,
+    directory: tempfile::TempDir,
+}
+
+/// Prepares to run `script` as `user`; the sandbox has one input `in` with a file `data`, and one output `out`.
+fn prepare(user: u32, script: &str, timeout_s: u32) -> Prepared {
     let directory = tempfile::tempdir().unwrap();
     let path = |name: &str| directory.path().join(name);
     for name in ["root", "build", "in", "out"] {
@@ -55,9 +62,15 @@ fn run_as(user: u32, script: &str, timeout_s: u32) -> Ran {
         command = Command::new("setpriv");
         command.args([format!("--reuid={user}"), format!("--regid={user}"), "--clear-groups".to_owned()]).arg(&probe);
     }
-    let status = command.arg("run").args([path("spec"), path("log")]).arg(timeout_s.to_string()).status().unwrap();
-    let log = String::from_utf8_lossy(&fs::read(path("log")).unwrap_or_default()).into_owned();
-    Ran { code: status.code().unwrap_or(-1), log, output: path("out"), _directory: directory }
+    command.arg("run").args([path("spec"), path("log")]).arg(timeout_s.to_string());
+    Prepared { command, directory }
+}
+
+fn run_as(user: u32, script: &str, timeout_s: u32) -> Ran {
+    let Prepared { mut command, directory } = prepare(user, script, timeout_s);
+    let status = command.status().unwrap();
+    let log = String::from_utf8_lossy(&fs::read(directory.path().join("log")).unwrap_or_default()).into_owned();
+    Ran { code: status.code().unwrap_or(-1), log, output: directory.path().join("out"), _directory: directory }
 }
 
 fn current_user() -> u32 {
@@ -170,6 +183,37 @@ fn what_the_script_leaves_running_does_not_outlive_it() {
         assert!(started.elapsed() < Duration::from_secs(20));
         assert!(fs::remove_dir_all(&ran.output).is_ok(), "something still writes");
     }
+}
+
+#[test]
+fn a_killed_caller_takes_the_build_along() {
+    for user in users() {
+        let Prepared { mut command, directory } = prepare(user, "exec 3> $out/fifo; echo started >&3; setsid sleep 4715 & sleep 4716", 60);
+        let fifo = directory.path().join("out").join("fifo");
+        assert!(Command::new("mkfifo").args(["-m", "666"]).arg(&fifo).status().unwrap().success());
+        let mut caller = command.spawn().unwrap();
+        let (told, heard) = std::sync::mpsc::channel();
+        std::thread::spawn(move || {
+            let mut lines = BufReader::new(fs::File::open(fifo).unwrap()).lines();
+            told.send(lines.next().and_then(Result::ok)).unwrap();
+            // The end comes when no process of the build is left.
+            told.send(lines.next().and_then(Result::ok)).unwrap();
+        });
+        let limit = Duration::from_secs(20);
+        assert_eq!(heard.recv_timeout(limit), Ok(Some("started".to_owned())));
+        caller.kill().unwrap();
+        caller.wait().unwrap();
+        assert_eq!(heard.recv_timeout(limit), Ok(None), "as user {user}");
+    }
+}
+
+#[test]
+fn inherited_descriptors_do_not_reach_the_build() {
+    let Prepared { command, directory } = prepare(current_user(), "test ! -e /proc/$$/fd/7; ls /proc/$$/fd", 60);
+    let words: Vec<String> =
+        std::iter::once(command.get_program()).chain(command.get_args()).map(|word| word.to_str().unwrap().to_owned()).collect();
+    let status = Command::new("sh").args(["-c", "exec 7< /etc/passwd; exec \"$@\"", "sh"]).args(&words).status().unwrap();
+    assert!(status.success(), "{:?}", fs::read_to_string(directory.path().join("log")));
 }
 
 #[test]
