@@ -53,6 +53,11 @@ impl Lab {
         self.must(&["ssh", host, command]).trim_end().to_owned()
     }
 
+    /// Whether a host answers over ssh.
+    pub(crate) fn reaches(&self, host: &str) -> bool {
+        self.testhost(&["ssh", host, "true"]).status.success()
+    }
+
     /// Reboots a host and waits until it is back.
     pub(crate) fn reboot(&self, host: &str) {
         let before = self.on(host, "cat /proc/sys/kernel/random/boot_id");

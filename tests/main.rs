@@ -15,4 +15,5 @@ mod local;
 mod shop;
 mod standalone;
 mod tidy;
+mod trial;
 mod world;
