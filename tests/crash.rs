@@ -2,8 +2,9 @@
 //!
 //! `sarsen` finds its activator beside itself, so a script of that name stands there and runs the real one under strace: once to list
 //! the system calls that change something, then once for each of them, killed at its entry. A point is a name and how
-//! often the thread has made that call, which is how strace counts. After each kill `current` must be the old or the
-//! new generation, every object complete, and the next deployment must end on the new one.
+//! often the thread has made that call, which is how strace counts. Whatever else of the activation still runs is killed as
+//! well, as by a power cut. Then `current` must be the old or the new generation, every object complete, and the next
+//! deployment must end on the new one.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -12,7 +13,7 @@ use std::process::Command;
 use std::sync::Mutex;
 use std::thread;
 
-use crate::world::{World, eventually};
+use crate::world::World;
 
 /// System calls that change files whatever their arguments.
 const MUTATIONS: &str = "rename,renameat,renameat2,link,linkat,symlink,symlinkat,unlink,unlinkat,rmdir,mkdir,mkdirat,ftruncate,\
@@ -49,7 +50,7 @@ impl Bench {
         bench.world.append("environments/dev/environment.toml", "version = \"2\"\n");
         bench.world.sarsen(&["deploy", "dev", "--yes"]).expect(0);
         bench.world.sarsen(&["rollback", "dev", "--yes"]).expect(0);
-        bench.settled();
+        bench.world.end_processes();
         assert_eq!(bench.version(), "1");
         bench.copy("data", "saved-data");
         bench.copy("place", "saved-place");
@@ -77,11 +78,6 @@ impl Bench {
         self.copy("saved-place", "place");
     }
 
-    /// Waits until nothing of this world runs any more: neither tracers nor trials that wait for a word.
-    fn settled(&self) {
-        eventually("every process of the world has ended", || self.world.processes().is_empty());
-    }
-
     /// The version that `current` leads to; it must be there in full.
     fn version(&self) -> String {
         let note = self.world.root().join("profiles/mutations/current/mutations/note");
@@ -97,7 +93,7 @@ impl Bench {
         let calls = format!("{MUTATIONS},{ON_FILES},{OPENINGS}");
         self.activator(&format!("exec strace -DDD -ff -qq -y -o {}/trace -e trace={calls} --", traces.display()));
         self.world.sarsen(&["deploy", "dev", "--yes"]).expect(0);
-        self.settled();
+        self.world.end_processes();
         let mut points = BTreeSet::new();
         for trace in fs::read_dir(&traces).expect("traces").flatten() {
             let text = fs::read_to_string(trace.path()).expect("a trace");
@@ -130,7 +126,7 @@ impl Bench {
         let inject = format!("-e trace={name} -e inject={name}:signal=KILL:when={nth}");
         self.activator(&format!("exec strace -DDD -f -qq --seccomp-bpf -o {} {inject} --", trace.display()));
         let run = self.world.sarsen(&["deploy", "dev", "--yes"]);
-        self.settled();
+        self.world.end_processes();
         let killed = fs::read_to_string(&trace).is_ok_and(|text| text.contains("killed by SIGKILL"));
         self.activator("exec");
         let version = self.version();
@@ -142,7 +138,7 @@ impl Bench {
             return Err(format!("the store is damaged: {}{}", verified.stdout, verified.stderr));
         }
         let again = self.world.sarsen(&["deploy", "dev", "--yes"]);
-        self.settled();
+        self.world.end_processes();
         if again.code != 0 {
             return Err(format!(
                 "the next deployment ended with {}: {}\nthe killed one with {}: {}",

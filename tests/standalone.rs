@@ -24,6 +24,6 @@ fn sarsen_runs_in_an_empty_root() {
 #[test]
 fn the_activator_runs_in_an_empty_root() {
     assert!(rustix::process::geteuid().is_root(), "chroot needs root: run tests/run as root or with sudo");
-    let (code, text) = alone(&activator_binary(), &["--version"]);
-    assert_eq!((code, text), (0, format!("sarsen-activator {}\n", env!("CARGO_PKG_VERSION"))));
+    let (code, text) = alone(&activator_binary(), &["--help"]);
+    assert!(code == 0 && text.starts_with("Usage: sarsen-activator"), "{code}: {text}");
 }

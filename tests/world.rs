@@ -174,6 +174,22 @@ impl World {
         Run::of(&mut command, arguments, self.path())
     }
 
+    /// Kills every process of this world, each by its id, until there is none.
+    pub(crate) fn end_processes(&self) {
+        let deadline = Instant::now() + PATIENCE;
+        while Instant::now() < deadline {
+            let left = self.processes();
+            if left.is_empty() {
+                return;
+            }
+            for pid in left {
+                // It may have ended between the listing and here.
+                let _ = kill_process(pid, Signal::KILL);
+            }
+            thread::sleep(Duration::from_millis(2));
+        }
+    }
+
     /// The processes whose command line lies in this world.
     pub(crate) fn processes(&self) -> Vec<Pid> {
         let needle = self.path().as_os_str().as_encoded_bytes();
@@ -189,18 +205,7 @@ impl World {
 
 impl Drop for World {
     fn drop(&mut self) {
-        let deadline = Instant::now() + PATIENCE;
-        loop {
-            let left = self.processes();
-            if left.is_empty() || Instant::now() > deadline {
-                break;
-            }
-            for pid in left {
-                // It may have ended between the listing and here.
-                let _ = kill_process(pid, Signal::KILL);
-            }
-            thread::sleep(Duration::from_millis(10));
-        }
+        self.end_processes();
         make_writable(self.directory.path());
     }
 }
