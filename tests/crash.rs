@@ -12,8 +12,9 @@ use std::os::unix::fs::PermissionsExt;
 use std::process::Command;
 use std::sync::Mutex;
 use std::thread;
+use std::time::{Duration, Instant};
 
-use crate::world::World;
+use crate::world::{World, eventually};
 
 /// System calls that change files whatever their arguments.
 const MUTATIONS: &str = "rename,renameat,renameat2,link,linkat,symlink,symlinkat,unlink,unlinkat,rmdir,mkdir,mkdirat,ftruncate,\
@@ -27,6 +28,9 @@ const OPENINGS: &str = "open,openat,openat2,creat";
 
 /// How many worlds are swept side by side: most of a point is waiting.
 const WORKERS: usize = 4;
+
+/// How long the tracer may take to see the end of what was killed.
+const TRACER_TIME: Duration = Duration::from_millis(500);
 
 /// A system call of one thread: its name and the how many-th of that name it is.
 type Point = (String, u64);
@@ -78,6 +82,14 @@ impl Bench {
         self.copy("saved-place", "place");
     }
 
+    /// Gives the tracer, which ends with the last of what it traces, a moment; a supervisor that waits may outlive it.
+    fn let_the_tracer_write(&self) {
+        let deadline = Instant::now() + TRACER_TIME;
+        while !self.world.processes().is_empty() && Instant::now() < deadline {
+            thread::sleep(Duration::from_millis(5));
+        }
+    }
+
     /// The version that `current` leads to; it must be there in full.
     fn version(&self) -> String {
         let note = self.world.root().join("profiles/mutations/current/mutations/note");
@@ -93,7 +105,7 @@ impl Bench {
         let calls = format!("{MUTATIONS},{ON_FILES},{OPENINGS}");
         self.activator(&format!("exec strace -DDD -ff -qq -y -o {}/trace -e trace={calls} --", traces.display()));
         self.world.sarsen(&["deploy", "dev", "--yes"]).expect(0);
-        self.world.end_processes();
+        eventually("the tracer has written all", || self.world.processes().is_empty());
         let mut points = BTreeSet::new();
         for trace in fs::read_dir(&traces).expect("traces").flatten() {
             let text = fs::read_to_string(trace.path()).expect("a trace");
@@ -126,6 +138,7 @@ impl Bench {
         let inject = format!("-e trace={name} -e inject={name}:signal=KILL:when={nth}");
         self.activator(&format!("exec strace -DDD -f -qq --seccomp-bpf -o {} {inject} --", trace.display()));
         let run = self.world.sarsen(&["deploy", "dev", "--yes"]);
+        self.let_the_tracer_write();
         self.world.end_processes();
         let killed = fs::read_to_string(&trace).is_ok_and(|text| text.contains("killed by SIGKILL"));
         self.activator("exec");
