@@ -1,11 +1,10 @@
 //! Real Debian hosts with systemd and sshd, through `tests/testhost`, and an operator's place in their network.
 //!
-//! Needs root, loop devices and network namespaces. The operator runs in the hosts' network, through a first-in-path `ssh` that
-//! gives the system's own `ssh` the lab's configuration file, as a user's `~/.ssh/config` would.
+//! Needs root, loop devices and network namespaces. The operator runs in the hosts' network, with the
+//! system's own `ssh` and a configuration file of the lab, as a user's `~/.ssh/config` would be.
 
 use std::fs;
 use std::net::SocketAddr;
-use std::os::unix::fs::PermissionsExt;
 use std::process::{Command, Output};
 use std::thread;
 
@@ -40,11 +39,9 @@ impl Lab {
     pub(crate) fn operator(&self, world: World) -> World {
         let configuration = world.path().join("ssh_config");
         fs::write(&configuration, self.must(&["config"])).expect("an ssh configuration");
-        let wrapper = world.bin().join("ssh");
-        fs::write(&wrapper, format!("#!/bin/sh\nexec /usr/bin/ssh -F '{}' \"$@\"\n", configuration.display())).expect("a wrapper");
-        fs::set_permissions(&wrapper, fs::Permissions::from_mode(0o755)).expect("an executable");
         let namespace = format!("--net={}", self.namespace());
-        world.through(&["nsenter", &namespace, "--"])
+        let ssh = format!("ssh -F {}", configuration.display());
+        world.with("SARSEN_SSH", ssh).through(&["nsenter", &namespace, "--"])
     }
 
     /// Runs a command on a host and gives its output; it must succeed.
