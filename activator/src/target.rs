@@ -18,7 +18,7 @@ mod ssh;
 
 pub use local::Local;
 pub use session::{Session, StageStats};
-pub use ssh::{HostName, InvalidHostName, InvalidSshCommand, Ssh, SshCommand};
+pub use ssh::{Binary, HostName, InvalidHostName, InvalidSshCommand, Ssh, SshCommand};
 
 /// How a session may come about.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -53,15 +53,6 @@ pub enum TargetError {
         /// The cause.
         #[source]
         source: io::Error,
-    },
-    /// The activator's binary, which is pushed to the host, could not be read.
-    #[error("{host}: cannot read the activator that belongs to this sarsen")]
-    Activator {
-        /// The host.
-        host: String,
-        /// The cause.
-        #[source]
-        source: sarsen_store::fsutil::FsError,
     },
     /// There was no connection.
     #[error("{host}: unreachable: {words}")]

@@ -157,7 +157,8 @@ fn default_root() -> Result<PathBuf, CommandError> {
 
 fn who() -> String {
     let user = ["USER", "LOGNAME"].iter().find_map(|name| std::env::var(name).ok().filter(|user| !user.is_empty()));
-    let user = user.unwrap_or_else(|| format!("uid-{}", rustix::process::geteuid().as_raw()));
+    let id = rustix::process::geteuid();
+    let user = user.unwrap_or_else(|| if id.is_root() { String::from("root") } else { format!("uid-{}", id.as_raw()) });
     let machine = rustix::system::uname().nodename().to_string_lossy().into_owned();
     format!("{user}@{machine}").chars().filter(|c| !c.is_control()).take(200).collect()
 }

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use sarsen_activator::deployment::{Host, HostDeployment};
-use sarsen_activator::target::{Local, Ssh, Target};
+use sarsen_activator::target::{Binary, Local, Ssh, Target};
 use sarsen_builder::model::{Connect, HostModel, Model};
 use sarsen_builder::realise::Realised;
 use sarsen_store::manifest::Identity;
@@ -20,7 +20,11 @@ pub(crate) fn hosts(context: &Context, model: &Model) -> Result<Vec<Host>, Comma
         )
         .hint("install sarsen-activator beside sarsen; in the source tree `cargo build --workspace` makes both"));
     }
-    model.hosts.iter().filter(|host| !host.ignore).map(|host| host_of(context, model, host)).collect()
+    let binary = match model.connect {
+        Connect::Local => None,
+        Connect::Ssh => Some(Binary::read(&context.activator).map_err(|error| CommandError::of(Exit::Failed, &error))?),
+    };
+    model.hosts.iter().filter(|host| !host.ignore).map(|host| host_of(context, model, host, binary.as_ref())).collect()
 }
 
 /// The hosts of an environment with what they shall run.
@@ -39,17 +43,15 @@ pub(crate) fn jobs(model: &Model) -> usize {
     usize::try_from(model.jobs).unwrap_or(usize::MAX)
 }
 
-fn host_of(context: &Context, model: &Model, host: &HostModel) -> Result<Host, CommandError> {
+fn host_of(context: &Context, model: &Model, host: &HostModel, binary: Option<&Binary>) -> Result<Host, CommandError> {
     let timeout = Duration::from_secs(model.timeout_s.into());
-    let target: Box<dyn Target> = match model.connect {
-        Connect::Local => {
-            Box::new(Local { host: host.name.clone(), activator: context.activator.clone(), root: model.root.clone().into(), timeout })
-        }
-        Connect::Ssh => Box::new(Ssh {
+    let target: Box<dyn Target> = match binary {
+        None => Box::new(Local { host: host.name.clone(), activator: context.activator.clone(), root: model.root.clone().into(), timeout }),
+        Some(binary) => Box::new(Ssh {
             host: host.name.clone(),
             address: host.fqdn.parse().map_err(|error| CommandError::of(Exit::Usage, &error))?,
             command: context.ssh.clone(),
-            activator: context.activator.clone(),
+            activator: binary.clone(),
             root: model.root.parse().map_err(|error| CommandError::of(Exit::Usage, &error))?,
             timeout,
         }),

@@ -219,7 +219,7 @@ fn activate(work: &Work<'_>, mut session: Session, confirm_timeout: Duration, op
     let events = &mut |message: String| (options.events)(work.host.name(), &message);
     match session.request(&request, time_of(&work.change), events) {
         Ok(Response::OnTrial { generation, .. }) => {
-            (options.events)(work.host.name(), &format!("generation {generation} is healthy, waiting for the other hosts"));
+            (options.events)(work.host.name(), &format!("generation {generation} is healthy"));
             Stand::OnTrial { generation, nonce, session }
         }
         Ok(response) => Stand::Ended(outcome_of(&session, response)),

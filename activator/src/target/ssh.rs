@@ -6,12 +6,13 @@
 
 use std::ffi::OsString;
 use std::fmt;
-use std::path::PathBuf;
+use std::path::Path;
 use std::str::FromStr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use sarsen_store::{Digest, fsutil};
+use sarsen_store::Digest;
+use sarsen_store::fsutil::{self, FsError};
 
 use super::child::{Child, Group};
 use super::session::{Opening, Session};
@@ -128,6 +129,29 @@ impl FromStr for SshCommand {
     }
 }
 
+/// The activator's binary as it is pushed to hosts: read once, shared by all of them.
+#[derive(Clone)]
+pub struct Binary {
+    bytes: Arc<[u8]>,
+    digest: Digest,
+}
+
+impl Binary {
+    /// Reads the binary and computes its digest.
+    ///
+    /// Errors: [`FsError`], also if it is longer than any activator.
+    pub fn read(path: &Path) -> Result<Self, FsError> {
+        let bytes: Arc<[u8]> = fsutil::read_file_bounded(path, BINARY_BYTES_MAX)?.into();
+        Ok(Self { digest: Digest::of(&bytes), bytes })
+    }
+}
+
+impl fmt::Debug for Binary {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Binary").field("digest", &self.digest).finish_non_exhaustive()
+    }
+}
+
 /// A host that is reached by `ssh`.
 #[derive(Debug, Clone)]
 pub struct Ssh {
@@ -137,8 +161,8 @@ pub struct Ssh {
     pub address: HostName,
     /// The command that stands for `ssh`.
     pub command: SshCommand,
-    /// The activator's binary on this machine.
-    pub activator: PathBuf,
+    /// The activator's binary.
+    pub activator: Binary,
     /// The root of the installation on the host.
     pub root: RemoteRoot,
     /// How long connecting may take.
@@ -182,17 +206,15 @@ impl Target for Ssh {
     }
 
     fn connect(&self, freshness: Freshness) -> Result<Session, TargetError> {
-        let binary: Arc<[u8]> = fsutil::read_file_bounded(&self.activator, BINARY_BYTES_MAX)
-            .map_err(|source| TargetError::Activator { host: self.host.clone(), source })?
-            .into();
-        let script = bootstrap(&self.root, Digest::of(&binary), binary.len());
+        let Binary { bytes, digest } = &self.activator;
+        let script = bootstrap(&self.root, *digest, bytes.len());
         let command = self.command(freshness, &script);
         let (child, streams) = Child::start(&command, Group::Shared).map_err(|source| TargetError::Start {
             host: self.host.clone(),
             program: self.command.0.join(" "),
             source,
         })?;
-        Session::open(&self.host, streams, Some(child), Opening { timeout: self.timeout + LOGIN_TIME, binary: Some(binary) })
+        Session::open(&self.host, streams, Some(child), Opening { timeout: self.timeout + LOGIN_TIME, binary: Some(Arc::clone(bytes)) })
     }
 }
 

@@ -76,5 +76,5 @@ fn goal(status: &Status, generations: &[GenerationInfo], to: Option<u64>) -> Res
         Some(to) => return Err(format!("there is no generation {to}")),
         None => current.previous.ok_or_else(|| format!("generation {} is its first", current.number))?,
     };
-    Ok(format!("from generation {} to what generation {goal} was", current.number))
+    Ok(format!("back from generation {} to generation {goal}", current.number))
 }

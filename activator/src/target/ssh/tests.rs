@@ -1,7 +1,6 @@
 //! What is given to `ssh`, and what the bootstrap does, with a stand-in that runs the remote command here.
 
 use std::os::unix::fs::PermissionsExt;
-use std::path::Path;
 
 use super::*;
 
@@ -36,7 +35,7 @@ fn target(directory: &Path, activator: &str, fake_ssh: &str) -> Ssh {
         fsutil::replace_file(&path, text.as_bytes(), 0o755).unwrap();
         path
     };
-    let activator = write("activator", activator);
+    let activator = Binary::read(&write("activator", activator)).unwrap();
     Ssh {
         host: String::from("web1"),
         address: "web1.example.net".parse().unwrap(),
