@@ -5,6 +5,8 @@
 //! fails takes the others back with it: their trials are given up. What became of a host whose connection was lost is asked
 //! over a new one, never assumed. Nothing here touches a terminal; what happens is told through [`Options::events`].
 
+#![expect(clippy::wildcard_enum_match_arm, reason = "whatever else a target answers is one and the same error")]
+
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};

@@ -140,7 +140,7 @@ pub enum TargetError {
         bundle: ObjectRef,
         /// The cause.
         #[source]
-        source: TransferError,
+        source: Box<TransferError>,
     },
 }
 
@@ -191,4 +191,4 @@ impl std::fmt::Display for RemoteRoot {
 }
 
 /// How long the other side may take to answer a question about its state.
-pub const ANSWER_TIMEOUT: Duration = Duration::from_secs(60);
+pub const ANSWER_TIMEOUT: Duration = Duration::from_mins(1);

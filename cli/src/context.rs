@@ -2,6 +2,7 @@
 //!
 //! Everything a command needs to know of its surroundings is read here, once, and passed on as values.
 #![expect(clippy::disallowed_methods, reason = "this file owns the environment, the working directory and the clock")]
+#![expect(clippy::unused_self, reason = "what a command reads and writes goes through its context")]
 
 use std::io::{self, BufRead, IsTerminal, Write};
 use std::path::{Path, PathBuf};
@@ -90,7 +91,7 @@ impl Context {
     /// Writes data.
     pub(crate) fn print(&self, text: &str) -> Result<(), CommandError> {
         let mut stream = io::stdout().lock();
-        stream.write_all(text.as_bytes()).and_then(|()| stream.flush()).map_err(CommandError::output)
+        stream.write_all(text.as_bytes()).and_then(|()| stream.flush()).map_err(|error| CommandError::output(&error))
     }
 
     /// Writes data as JSON: an object with a version and the members of `body`.

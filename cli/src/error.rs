@@ -57,9 +57,9 @@ impl CommandError {
     }
 
     /// Standard output could not be written.
-    pub(crate) fn output(error: io::Error) -> Self {
+    pub(crate) fn output(error: &io::Error) -> Self {
         let broken_pipe = error.kind() == io::ErrorKind::BrokenPipe;
-        Self { broken_pipe, ..Self::new(Exit::Failed, "cannot write to standard output").because(&error) }
+        Self { broken_pipe, ..Self::new(Exit::Failed, "cannot write to standard output").because(error) }
     }
 
     /// The same with its cause.

@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use crate::context::Context;
 use crate::error::{CommandError, Exit, chain};
-use crate::render::{count, seconds};
+use crate::render::{count, push_line, seconds};
 
 /// A build that took longer than this is told about when it ends.
 const WORTH_TELLING: Duration = Duration::from_secs(1);
@@ -97,7 +97,7 @@ pub(crate) fn build(context: &Context, model: &Model, store: &ObjectStore, jobs:
         BuildEvent::Failed { label, .. } => context.say(&format!("failed {label}")),
         // Trees and bundles are made in no time; what takes long is worth a line.
         BuildEvent::Built { label, duration } if duration >= WORTH_TELLING => {
-            context.say(&format!("built {label} in {}", seconds(duration)))
+            context.say(&format!("built {label} in {}", seconds(duration)));
         }
         BuildEvent::Cached { .. } | BuildEvent::Built { .. } => {}
     };
@@ -111,7 +111,7 @@ fn build_error(error: &BuildError) -> CommandError {
     let mut text = String::new();
     for failure in failures {
         let place = failure.at.as_ref().map(|at| format!("{}:{}:{}: ", at.file, at.line, at.column)).unwrap_or_default();
-        text.push_str(&format!("{place}{}: {}\n", failure.label, chain(&failure.error)));
+        push_line(&mut text, &format!("{place}{}: {}", failure.label, chain(&failure.error)));
     }
     CommandError::of(Exit::Failed, error).after(text).hint("the logs have everything that the builds printed")
 }

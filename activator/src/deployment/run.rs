@@ -14,13 +14,13 @@ use super::{
 use std::sync::{Mutex, PoisonError};
 
 /// What an activation may take beside its hooks, services and health checks: verifying, journalling, starting.
-const ACTIVATION_BASE: Duration = Duration::from_secs(300);
+const ACTIVATION_BASE: Duration = Duration::from_mins(5);
 
 /// How long going back to a generation may take whose manifest the operator does not have.
-const ROLLBACK_TIMEOUT: Duration = Duration::from_secs(1800);
+const ROLLBACK_TIMEOUT: Duration = Duration::from_mins(30);
 
 /// How long the copy of one closure may take.
-const STAGE_TIMEOUT: Duration = Duration::from_secs(6 * 3600);
+const STAGE_TIMEOUT: Duration = Duration::from_hours(6);
 
 /// How often a lost host is asked again what became of it; each attempt has the connection's own time limit.
 const QUESTIONS_MAX: usize = 3;

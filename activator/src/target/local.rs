@@ -34,6 +34,6 @@ impl Target for Local {
             program: self.activator.display().to_string(),
             source,
         })?;
-        Session::open(&self.host, streams, Some(child), Opening { timeout: self.timeout, binary: None })
+        Session::open(&self.host, streams, Some(child), &Opening { timeout: self.timeout, binary: None })
     }
 }

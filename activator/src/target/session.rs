@@ -4,6 +4,8 @@
 //! activator yet and says so, the binary is sent first, over the same stream. Every wait has a deadline. All text that
 //! comes from the other side is cleaned of control characters before anybody sees it.
 
+#![expect(clippy::wildcard_enum_match_arm, reason = "whatever else a target answers is one and the same error")]
+
 use std::io::{Read, Write};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -26,7 +28,7 @@ const NOISE_BYTES_MAX: usize = 64 << 10;
 pub(super) const NEED: &[u8] = b"\nsarsen-need ";
 
 /// How long sending the activator's binary may take: some megabytes over a slow line.
-const UPLOAD_TIMEOUT: Duration = Duration::from_secs(300);
+const UPLOAD_TIMEOUT: Duration = Duration::from_mins(5);
 
 /// What ssh exits with when it failed itself.
 const SSH_FAILED: i32 = 255;
@@ -75,7 +77,7 @@ impl Session {
     }
 
     /// Waits for the greeting on a child's streams, sending the activator's binary if it is asked for.
-    pub(super) fn open(host: &str, streams: Streams, mut child: Option<Child>, opening: Opening) -> Result<Self, TargetError> {
+    pub(super) fn open(host: &str, streams: Streams, mut child: Option<Child>, opening: &Opening) -> Result<Self, TargetError> {
         let (mut reader, mut writer) = streams;
         let allow = |child: &Option<Child>, time: Duration| {
             if let Some(child) = child {
@@ -129,6 +131,10 @@ impl Session {
     /// Asks, passes events on, and returns the final response.
     ///
     /// Errors: [`TargetError::Deadline`] after `timeout`, [`TargetError::Lost`], [`TargetError::Protocol`]. After an error the session is of no use.
+    ///
+    /// # Panics
+    ///
+    /// Never: requests always serialise.
     pub fn request(&mut self, request: &Request, timeout: Duration, events: &mut dyn FnMut(String)) -> Result<Response, TargetError> {
         let during = subject(request);
         self.allow(timeout);
@@ -160,7 +166,7 @@ impl Session {
         if let Err(source) = transfer::send_closure(store, std::slice::from_ref(bundle), &mut self.reader, &mut self.writer) {
             return Err(match self.ending(DURING, timeout) {
                 Some(ending) => ending,
-                None => TargetError::Transfer { host: self.host.clone(), bundle: bundle.clone(), source },
+                None => TargetError::Transfer { host: self.host.clone(), bundle: bundle.clone(), source: Box::new(source) },
             });
         }
         let wire_bytes = self.reader.bytes() + self.writer.bytes() - before;

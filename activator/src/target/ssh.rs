@@ -214,7 +214,7 @@ impl Target for Ssh {
             program: self.command.0.join(" "),
             source,
         })?;
-        Session::open(&self.host, streams, Some(child), Opening { timeout: self.timeout + LOGIN_TIME, binary: Some(Arc::clone(bytes)) })
+        Session::open(&self.host, streams, Some(child), &Opening { timeout: self.timeout + LOGIN_TIME, binary: Some(Arc::clone(bytes)) })
     }
 }
 

@@ -24,11 +24,11 @@ pub(crate) struct Arguments {
 struct Report<'a> {
     project: &'a str,
     environment: &'a str,
-    hosts: Vec<Host<'a>>,
+    hosts: Vec<HostEntry<'a>>,
 }
 
 #[derive(Serialize)]
-struct Host<'a> {
+struct HostEntry<'a> {
     host: &'a str,
     bundle: &'a ObjectRef,
     manifest: &'a Manifest,
@@ -41,7 +41,7 @@ pub(crate) fn run(arguments: &Arguments, context: &Context) -> Result<Exit, Comm
     context.say(&format!("{} built, {} in the store already", realised.built.len(), realised.cached.len()));
     match context.format {
         Format::Json => {
-            let hosts = realised.hosts.iter().map(|host| Host { host: &host.host, bundle: &host.bundle, manifest: &host.manifest });
+            let hosts = realised.hosts.iter().map(|host| HostEntry { host: &host.host, bundle: &host.bundle, manifest: &host.manifest });
             context.print_json(&Report { project: &model.project, environment: &model.environment, hosts: hosts.collect() })?;
         }
         Format::Text => {

@@ -72,7 +72,7 @@ pub(crate) fn run(arguments: &Arguments, context: &Context) -> Result<Exit, Comm
     let summary = format!("{}: {}, {}", count(environments.len(), "environment"), count(errors, "error"), count(warnings, "warning"));
     match context.format {
         Format::Json => {
-            context.print_json(&Report { environments: &environments, diagnostics: diagnostics.iter().map(entry).collect() })?
+            context.print_json(&Report { environments: &environments, diagnostics: diagnostics.iter().map(entry).collect() })?;
         }
         Format::Text if diagnostics.is_empty() => {}
         Format::Text => context.say(&(project.render(context, &diagnostics).trim_end().to_owned() + "\n")),

@@ -11,11 +11,11 @@ use crate::render::columns;
 #[derive(Serialize)]
 struct Report<'a> {
     environment: &'a str,
-    hosts: Vec<Host<'a>>,
+    hosts: Vec<HostEntry<'a>>,
 }
 
 #[derive(Serialize)]
-struct Host<'a> {
+struct HostEntry<'a> {
     host: &'a str,
     outcome: &'static str,
     generation: Option<u64>,
@@ -24,7 +24,7 @@ struct Host<'a> {
 
 /// Prints the report and says how the command ends.
 pub(crate) fn finish(context: &Context, environment: &str, report: &DeploymentReport) -> Result<Exit, CommandError> {
-    let hosts: Vec<Host<'_>> = report.iter().map(|host| describe(&host.host, &host.outcome)).collect();
+    let hosts: Vec<HostEntry<'_>> = report.iter().map(|host| describe(&host.host, &host.outcome)).collect();
     match context.format {
         Format::Json => context.print_json(&Report { environment, hosts })?,
         Format::Text => {
@@ -57,7 +57,7 @@ fn summary(environment: &str, exit: Exit) -> String {
     format!("the deployment of `{environment}` {what}")
 }
 
-fn describe<'a>(host: &'a str, outcome: &Outcome) -> Host<'a> {
+fn describe<'a>(host: &'a str, outcome: &Outcome) -> HostEntry<'a> {
     let (name, generation, reason) = match outcome.clone() {
         Outcome::Unchanged { generation } => ("unchanged", Some(generation), None),
         Outcome::Committed { generation } => ("committed", Some(generation), None),
@@ -70,10 +70,10 @@ fn describe<'a>(host: &'a str, outcome: &Outcome) -> Host<'a> {
         Outcome::Skipped => ("skipped", None, None),
         Outcome::Unknown { reason } => ("unknown", None, Some(reason)),
     };
-    Host { host, outcome: name, generation, reason }
+    HostEntry { host, outcome: name, generation, reason }
 }
 
-fn row(host: &Host<'_>) -> [String; 3] {
+fn row(host: &HostEntry<'_>) -> [String; 3] {
     let generation = host.generation.map(|generation| format!("generation {generation}"));
     let detail = match (generation, &host.reason) {
         (Some(generation), Some(reason)) => format!("runs {generation}: {reason}"),

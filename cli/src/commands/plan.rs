@@ -12,7 +12,7 @@ use crate::context::Context;
 use crate::error::{CommandError, Exit, chain};
 use crate::hosts::{deployments, jobs};
 use crate::project::{Project, build, open_store};
-use crate::render::columns;
+use crate::render::{columns, push_line};
 
 /// Show what a deployment would change
 #[derive(Debug, Args)]
@@ -34,11 +34,11 @@ pub(crate) struct Prepared {
 struct Report<'a> {
     project: &'a str,
     environment: &'a str,
-    hosts: Vec<Host<'a>>,
+    hosts: Vec<HostEntry<'a>>,
 }
 
 #[derive(Serialize)]
-struct Host<'a> {
+struct HostEntry<'a> {
     host: &'a str,
     bundle: &'a ObjectRef,
     current: Option<u64>,
@@ -102,7 +102,7 @@ impl Prepared {
     fn report<'a>(&'a self, model: &'a Model) -> Report<'a> {
         let hosts = self.pairs().map(|(host, comparison)| {
             let found = comparison.as_ref().ok();
-            Host {
+            HostEntry {
                 host: host.host.name(),
                 bundle: &host.bundle,
                 current: found.and_then(|found| found.current),
@@ -125,7 +125,7 @@ fn host_text(host: &str, comparison: &Result<Comparison, CompareError>) -> Strin
         (false, None) => format!("{host}: its first generation\n"),
     };
     if let Some(holder) = &comparison.locked_by {
-        text.push_str(&format!("  locked by {holder}\n"));
+        push_line(&mut text, &format!("  locked by {holder}"));
     }
     if !comparison.plan.unchanged {
         text.push_str(&columns(&rows(&comparison.plan), 2));

@@ -11,7 +11,7 @@ use crate::args::{Environment, Format};
 use crate::context::Context;
 use crate::error::{CommandError, Exit};
 use crate::project::Project;
-use crate::render::columns;
+use crate::render::{columns, push_line};
 
 /// Show the evaluated hosts, components, steps and resources of an environment
 #[derive(Debug, Args)]
@@ -27,22 +27,22 @@ struct Report<'a> {
     profile: &'a str,
     root: &'a str,
     connect: &'static str,
-    hosts: Vec<Host<'a>>,
-    resources: Vec<Resource<'a>>,
+    hosts: Vec<HostEntry<'a>>,
+    resources: Vec<ResourceEntry<'a>>,
 }
 
 #[derive(Serialize)]
-struct Host<'a> {
+struct HostEntry<'a> {
     host: &'a str,
     fqdn: &'a str,
     platform: Option<&'a str>,
     ignore: bool,
     tags: &'a [String],
-    components: Vec<Component<'a>>,
+    components: Vec<ComponentEntry<'a>>,
 }
 
 #[derive(Serialize)]
-struct Component<'a> {
+struct ComponentEntry<'a> {
     component: &'a str,
     features: &'a [String],
     attributes: &'a BTreeMap<String, String>,
@@ -58,7 +58,7 @@ struct StepLine {
 }
 
 #[derive(Serialize)]
-struct Resource<'a> {
+struct ResourceEntry<'a> {
     key: &'a str,
     host: &'a str,
     component: &'a str,
@@ -90,12 +90,12 @@ fn report(model: &Model) -> Report<'_> {
     }
 }
 
-fn resource(resource: &sarsen_builder::model::Resource) -> Resource<'_> {
-    Resource { key: &resource.key, host: &resource.host, component: &resource.component, value: &resource.value }
+fn resource(resource: &sarsen_builder::model::Resource) -> ResourceEntry<'_> {
+    ResourceEntry { key: &resource.key, host: &resource.host, component: &resource.component, value: &resource.value }
 }
 
-fn host(host: &HostModel) -> Host<'_> {
-    Host {
+fn host(host: &HostModel) -> HostEntry<'_> {
+    HostEntry {
         host: &host.name,
         fqdn: &host.fqdn,
         platform: host.platform.as_deref(),
@@ -105,8 +105,8 @@ fn host(host: &HostModel) -> Host<'_> {
     }
 }
 
-fn component(component: &ComponentModel) -> Component<'_> {
-    Component {
+fn component(component: &ComponentModel) -> ComponentEntry<'_> {
+    ComponentEntry {
         component: &component.name,
         features: &component.features,
         attributes: &component.attributes,
@@ -156,17 +156,17 @@ fn text(report: &Report<'_>) -> String {
     );
     for host in &report.hosts {
         let ignored = if host.ignore { ", ignored" } else { "" };
-        text.push_str(&format!("\n{} ({}{ignored})\n", host.host, host.fqdn));
+        push_line(&mut text, &format!("\n{} ({}{ignored})", host.host, host.fqdn));
         for component in &host.components {
             let features = if component.features.is_empty() { String::new() } else { format!(":{}", component.features.join(",")) };
-            text.push_str(&format!("  {}{features}\n", component.component));
+            push_line(&mut text, &format!("  {}{features}", component.component));
             let attributes: Vec<[String; 2]> =
                 component.attributes.iter().map(|(name, value)| [name.clone(), format!("= {value}")]).collect();
             text.push_str(&columns(&attributes, 4));
             let steps: Vec<[String; 3]> =
                 component.steps.iter().map(|step| [step.kind.to_owned(), step.name.clone(), step.at.clone()]).collect();
             text.push_str(&columns(&steps, 4));
-            component.messages.iter().for_each(|message| text.push_str(&format!("    {message}\n")));
+            component.messages.iter().for_each(|message| push_line(&mut text, &format!("    {message}")));
         }
     }
     if !report.resources.is_empty() {

@@ -10,7 +10,7 @@ use crate::context::Context;
 use crate::error::{CommandError, Exit, chain};
 use crate::hosts::{hosts, jobs};
 use crate::project::Project;
-use crate::render::{columns, time};
+use crate::render::{columns, push_line, time};
 
 /// Show what runs on the hosts
 #[derive(Debug, Args)]
@@ -64,7 +64,7 @@ fn host_text(host: &str, status: &Status) -> String {
         }
     };
     if let Some(pending) = status.pending {
-        text.push_str(&format!("  generation {pending} is on trial\n"));
+        push_line(&mut text, &format!("  generation {pending} is on trial"));
     } else if status.good != status.current.as_ref().map(|current| current.number) {
         text.push_str("  it was not confirmed\n");
     }

@@ -91,6 +91,6 @@ fn errors_tell_unreachable_from_silent_and_from_late() {
     assert_eq!(error("#!/bin/sh\necho 'this account is closed'\nexit 1\n"), "web1: the activator did not answer: this account is closed");
     let streams = Child::start(&["sleep".into(), "600".into()], Group::Own).unwrap();
     let opening = Opening { timeout: Duration::from_millis(50), binary: None };
-    let error = Session::open("web1", streams.1, Some(streams.0), opening).unwrap_err();
+    let error = Session::open("web1", streams.1, Some(streams.0), &opening).unwrap_err();
     assert!(matches!(error, TargetError::Deadline { .. }), "{error}");
 }
