@@ -53,7 +53,7 @@ const ACTIVATOR: &str = "#!/bin/sh\ncase $1 in\n\
     serve) printf '\\nsarsen-activator 1\\n';;\nesac\n";
 
 /// Runs the remote command here, after some noise.
-const SSH: &str = "#!/bin/sh\necho \"$@\" >>\"$0.log\"\necho Welcome\nfor last; do :; done\nexec sh -c \"$last\"\n";
+const SSH: &str = "#!/bin/sh\nprintf '%s\\n' \"$*\" >>\"$0.log\"\necho Welcome\nfor last; do :; done\nexec sh -c \"$last\"\n";
 
 #[test]
 fn the_activator_is_pushed_once_over_the_same_connection() {
