@@ -61,6 +61,7 @@ impl Board {
 
     fn work(&self, worker: &Worker<'_>) {
         while let Some(job) = self.next(worker.plan) {
+            let _busy = Busy { board: self };
             match job {
                 Job::Slow(index, inputs) => self.do_slow(worker, index, &inputs),
                 Job::Memory(recipes) => {
@@ -69,12 +70,9 @@ impl Board {
                     for (index, result) in results {
                         state.settle(worker, index, result);
                     }
-                    state.running -= 1;
                 }
             }
-            self.changed.notify_all();
         }
-        self.changed.notify_all();
     }
 
     /// Waits for work; nothing when there will be none. What is waited for ends by its own time limits.
@@ -96,9 +94,7 @@ impl Board {
         let key = match worker.key(index, inputs) {
             Ok(key) => key,
             Err(error) => {
-                let mut state = self.lock();
-                state.settle(worker, index, Err(error));
-                state.running -= 1;
+                self.lock().settle(worker, index, Err(error));
                 return;
             }
         };
@@ -107,7 +103,6 @@ impl Board {
             if let Some(parked) = state.keys.get_mut(&key) {
                 // Somebody is at it. Afterwards it is tried again, and found in the store.
                 parked.push(index);
-                state.running -= 1;
                 return;
             }
             state.keys.insert(key, Vec::new());
@@ -117,7 +112,18 @@ impl Board {
         state.settle(worker, index, result);
         let parked = state.keys.remove(&key).unwrap_or_default();
         state.slow.extend(parked);
-        state.running -= 1;
+    }
+}
+
+/// A thread at work. However that ends, by a panic too, the others learn of it and do not wait for ever.
+struct Busy<'a> {
+    board: &'a Board,
+}
+
+impl Drop for Busy<'_> {
+    fn drop(&mut self) {
+        self.board.lock().running -= 1;
+        self.board.changed.notify_all();
     }
 }
 
