@@ -54,24 +54,24 @@ impl Data {
     /// JSON without spaces, keys sorted.
     pub(crate) fn to_canonical_json(&self) -> String {
         let mut text = String::new();
-        self.write_json(&mut text, None, &mut |entries| entries.sort_by(|a, b| a.0.cmp(b.0)));
+        self.write_json(&mut text, None, KeyOrder::Sorted);
         text
     }
 
     /// JSON for people: two spaces of indentation, keys in their order, final newline.
     pub(crate) fn to_pretty_json(&self) -> String {
         let mut text = String::new();
-        self.write_json(&mut text, Some(0), &mut |_| {});
+        self.write_json(&mut text, Some(0), KeyOrder::AsWritten);
         text.push('\n');
         text
     }
 
-    fn write_json(&self, out: &mut String, indent: Option<usize>, order: &mut dyn FnMut(&mut Vec<(&str, &Data)>)) {
+    fn write_json(&self, out: &mut String, indent: Option<usize>, order: KeyOrder) {
         match self {
             Self::None => out.push_str("null"),
             Self::Bool(value) => out.push_str(if *value { "true" } else { "false" }),
             Self::Int(value) => out.push_str(&value.to_string()),
-            Self::Float(value) => out.push_str(&format!("{value:?}")),
+            Self::Float(value) => out.push_str(&serde_json::Value::from(*value).to_string()),
             Self::Text(text) => out.push_str(&json_string(text)),
             Self::Path(path) => out.push_str(&json_string(&path.to_string())),
             Self::Address(address) => {
@@ -84,7 +84,9 @@ impl Data {
             Self::List(values) => write_members(out, indent, ('[', ']'), values, |out, below, value| value.write_json(out, below, order)),
             Self::Dict(entries) => {
                 let mut entries: Vec<(&str, &Data)> = entries.iter().map(|(key, value)| (key.as_str(), value)).collect();
-                order(&mut entries);
+                if order == KeyOrder::Sorted {
+                    entries.sort_by(|a, b| a.0.cmp(b.0));
+                }
                 write_members(out, indent, ('{', '}'), &entries, |out, below, (key, value)| {
                     write_key(out, indent, key);
                     value.write_json(out, below, order);
@@ -114,6 +116,13 @@ impl Data {
             }
         })
     }
+}
+
+/// The order of keys in JSON.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum KeyOrder {
+    Sorted,
+    AsWritten,
 }
 
 /// Why a value cannot be written as TOML.

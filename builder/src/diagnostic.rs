@@ -38,7 +38,7 @@ impl Location {
         let count = |number: usize| u32::try_from(number).unwrap_or(u32::MAX - 1) + 1;
         Self {
             file: file.to_owned(),
-            line: count(before.iter().filter(|byte| **byte == b'\n').count()),
+            line: count(before.split(|byte| *byte == b'\n').count() - 1),
             column: count(String::from_utf8_lossy(&before[line_start..]).chars().count()),
         }
     }

@@ -78,6 +78,7 @@ impl Templates {
         })
     }
 
+    #[expect(clippy::wildcard_enum_match_arm, reason = "the kinds of errors are not exhaustive")]
     fn diagnose(&self, error: &Error, name: &str, text: &str, context: &Data) -> Diagnostic {
         let error = innermost(error);
         let name = error.name().unwrap_or(name);
@@ -130,6 +131,7 @@ fn innermost(error: &Error) -> &Error {
     found
 }
 
+#[expect(clippy::wildcard_enum_match_arm, reason = "the kinds of errors are not exhaustive")]
 fn word(error: &Error, written: &str) -> (&'static str, String) {
     let detail = error.detail().map(str::to_owned);
     let named =

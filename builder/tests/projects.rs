@@ -1,5 +1,7 @@
 //! The example projects evaluate, in every environment, without an error, and the same whatever the number of threads.
 
+#![expect(clippy::unwrap_used, reason = "a test may fail")]
+
 use std::path::{Path, PathBuf};
 
 use sarsen_builder::diagnostic::render_diagnostics;

@@ -333,7 +333,8 @@ impl Parser<'_> {
         match node.to_data() {
             Ok(data @ Data::Dict(_)) => return data,
             Ok(_) => {
-                diagnostics.push(node.span.diagnostic(self.snapshot, "E0103", format!("`data` wants a table, not {}", node.type_name())))
+                let message = format!("`data` wants a table, not {}", node.type_name());
+                diagnostics.push(node.span.diagnostic(self.snapshot, "E0103", message));
             }
             Err(wrong) => diagnostics.push(self.no_data(wrong)),
         }

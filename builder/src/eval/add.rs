@@ -33,7 +33,7 @@ pub(super) fn add_step<'v>(
 ) -> Result<Value<'v>, Failure> {
     let path_value = |path: TargetPath| heap.alloc(PathValue(path));
     match declaration {
-        Declaration::File(file) => Ok(path_value(add_file(context, instance, file, at)?)),
+        Declaration::File(file) => Ok(path_value(add_file(context, instance, file, at))),
         Declaration::Build(build) => add_build(context, instance, build, at, heap),
         Declaration::PythonEnv(python) => Ok(path_value(add_python(context, instance, python, at)?)),
         Declaration::StateDirectory { name, user, mode } => {
@@ -77,43 +77,40 @@ fn add_ready<'v>(context: &Context, kind: StepKind, at: &Location, heap: Heap<'v
     value
 }
 
-fn add_file(context: &Context, instance: &Instance<'_>, file: FileDeclaration, at: &Location) -> Result<TargetPath, Failure> {
-    let FileDeclaration { path, content, raw, executable, context: extra } = file;
-    context.claim_path(&path, at, false);
-    let templates = || context.templates(&instance.directory);
-    let rendered = match content {
-        Content::Final(text) => Ok((text.into_bytes(), false)),
-        Content::Inline(text) if raw => Ok((text.into_bytes(), false)),
-        Content::Inline(text) => {
-            templates().render_text(&text, at, &template_context(context, instance, extra)).map(|text| (text.into_bytes(), false))
-        }
-        Content::Beside | Content::Source(_) => {
-            let found = match &content {
-                Content::Source(source) => find_file(context, &instance.directory, source),
-                _ => find_beside(context, &instance.directory, &path),
-            };
-            match found {
-                Err(failure) => Err(Box::new(failure.0.at(at.clone()))),
-                Ok(found) => {
-                    let source = context.scene.snapshot.file(&found);
-                    let executable = source.is_some_and(|file| file.executable);
-                    if raw {
-                        Ok((source.map(|file| file.content.to_vec()).unwrap_or_default(), executable))
-                    } else {
-                        let rendered = templates().render_file(&found, &template_context(context, instance, extra));
-                        rendered.map(|text| (text.into_bytes(), executable)).map_err(|diagnostic| Box::new(rendered_for(*diagnostic, at)))
-                    }
-                }
-            }
-        }
-    };
-    let (content, source_executable) = rendered.unwrap_or_else(|diagnostic| {
+fn add_file(context: &Context, instance: &Instance<'_>, file: FileDeclaration, at: &Location) -> TargetPath {
+    context.claim_path(&file.path, at, false);
+    let wanted = file.executable;
+    let path = file.path.clone();
+    let (bytes, runnable) = render(context, instance, file, at).unwrap_or_else(|diagnostic| {
         context.report(*diagnostic);
         (Vec::new(), false)
     });
-    let kind = StepKind::File { path: path.clone(), content: Arc::from(content), executable: executable.unwrap_or(source_executable) };
+    let kind = StepKind::File { path: path.clone(), content: Arc::from(bytes), executable: wanted.unwrap_or(runnable) };
     context.push_step(at.clone(), kind);
-    Ok(TargetPath { rest: Some(path), ..context.tree() })
+    TargetPath { rest: Some(path), ..context.tree() }
+}
+
+/// The bytes of a file, and whether its source may be executed.
+fn render(context: &Context, instance: &Instance<'_>, file: FileDeclaration, at: &Location) -> Result<(Vec<u8>, bool), Box<Diagnostic>> {
+    let FileDeclaration { path, content, raw, executable: _, context: extra } = file;
+    let source = match content {
+        Content::Final(text) => return Ok((text.into_bytes(), false)),
+        Content::Inline(text) if raw => return Ok((text.into_bytes(), false)),
+        Content::Inline(text) => {
+            let rendered = context.templates(&instance.directory).render_text(&text, at, &template_context(context, instance, extra));
+            return rendered.map(|text| (text.into_bytes(), false));
+        }
+        Content::Source(source) => find_file(context, &instance.directory, &source),
+        Content::Beside => find_beside(context, &instance.directory, &path),
+    };
+    let path = source.map_err(|failure| Box::new(failure.0.at(at.clone())))?;
+    let origin = context.scene.snapshot.file(&path);
+    let executable = origin.is_some_and(|file| file.executable);
+    if raw {
+        return Ok((origin.map(|file| file.content.to_vec()).unwrap_or_default(), executable));
+    }
+    let rendered = context.templates(&instance.directory).render_file(&path, &template_context(context, instance, extra));
+    rendered.map(|text| (text.into_bytes(), executable)).map_err(|diagnostic| Box::new(rendered_for(*diagnostic, at)))
 }
 
 fn rendered_for(diagnostic: Diagnostic, at: &Location) -> Diagnostic {
@@ -161,7 +158,7 @@ fn project_path(directory: &str, written: &str) -> Result<String, Failure> {
 
 fn missing(context: &Context, directory: &str, written: &str, looked_for: &str) -> Failure {
     let beside: Vec<&str> =
-        context.scene.snapshot.files_below(directory).map(|(path, _)| path).filter(|path| !path.ends_with(".star")).collect();
+        context.scene.snapshot.files_below(directory).map(|(path, _)| path).filter(|path| !super::is_starlark(path)).collect();
     let failure = Failure::new("E0427", format!("there is no file `{looked_for}`"));
     match nearest_name(written, beside) {
         Some(name) => failure.hint(format!("did you mean `{name}`?")),

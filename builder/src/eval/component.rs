@@ -120,6 +120,7 @@ impl fmt::Display for AttributeValue {
     }
 }
 
+#[expect(clippy::elidable_lifetime_names, reason = "the macro wants the name")]
 #[starlark_value(type = "attribute")]
 impl<'v> StarlarkValue<'v> for AttributeValue {}
 
@@ -134,6 +135,7 @@ impl fmt::Display for SecretType {
     }
 }
 
+#[expect(clippy::elidable_lifetime_names, reason = "the macro wants the name")]
 #[starlark_value(type = "secret")]
 impl<'v> StarlarkValue<'v> for SecretType {}
 
@@ -211,10 +213,10 @@ impl<'v> StarlarkValue<'v> for ComponentType<'v> {
 impl<'v> StarlarkValue<'v> for FrozenComponentType {
     type Canonical = Self;
 
-    fn invoke(&self, me: Value<'v>, args: &Arguments<'v, '_>, eval: &mut Evaluator<'v, '_, '_>) -> starlark::Result<Value<'v>> {
+    fn invoke(&self, _me: Value<'v>, args: &Arguments<'v, '_>, eval: &mut Evaluator<'v, '_, '_>) -> starlark::Result<Value<'v>> {
         args.no_positional_args(eval.heap())?;
-        let given = args.names_map()?.iter().map(|(name, value)| (name.as_str().to_owned(), *value)).collect();
-        instance::create(self, me, given, eval)
+        let given: Vec<(String, Value<'v>)> = args.names_map()?.iter().map(|(name, value)| (name.as_str().to_owned(), *value)).collect();
+        instance::create(self, &given, eval)
     }
 }
 

@@ -52,6 +52,7 @@ pub(super) fn span_length(span: &FileSpan) -> u32 {
 }
 
 /// Words a Starlark error.
+#[expect(clippy::wildcard_enum_match_arm, reason = "the kinds of errors are not exhaustive")]
 pub(super) fn to_diagnostic(error: &starlark::Error) -> Diagnostic {
     let span = error.span();
     let own = match error.kind() {
@@ -69,13 +70,14 @@ pub(super) fn to_diagnostic(error: &starlark::Error) -> Diagnostic {
     for frame in error.call_stack().frames.iter().rev() {
         let Some(at) = frame.location.as_ref().map(location_of) else { continue };
         let known = diagnostic.location.as_ref() == Some(&at) || diagnostic.notes.iter().any(|note| note.location.as_ref() == Some(&at));
-        if !known && at.file.ends_with(".star") && diagnostic.notes.len() < 6 {
+        if !known && super::is_starlark(&at.file) && diagnostic.notes.len() < 6 {
             diagnostic = diagnostic.note(format!("in a call of `{}`", frame.name.rsplit('.').next().unwrap_or(&frame.name)), at);
         }
     }
     diagnostic
 }
 
+#[expect(clippy::wildcard_enum_match_arm, reason = "the kinds of errors are not exhaustive")]
 fn word(error: &starlark::Error) -> Diagnostic {
     let text = error.without_diagnostic().to_string();
     let text = text.trim().trim_end_matches('.');

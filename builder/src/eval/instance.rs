@@ -126,7 +126,7 @@ impl<'v> Instance<'v> {
 }
 
 /// Makes the root instance and configures it.
-pub(super) fn configure_root<'v>(task: &Task<'_>, eval: &mut Evaluator<'v, '_, '_>) -> starlark::Result<()> {
+pub(super) fn configure_root(task: &Task<'_>, eval: &mut Evaluator<'_, '_, '_>) -> starlark::Result<()> {
     let heap = eval.heap();
     let context = Context::of(eval)?;
     let value = heap.access_owned_frozen_value(&task.component.value);
@@ -140,8 +140,7 @@ pub(super) fn configure_root<'v>(task: &Task<'_>, eval: &mut Evaluator<'v, '_, '
 /// Makes an instance of a component that another one adds.
 pub(super) fn create<'v>(
     component: &FrozenComponentType,
-    _me: Value<'v>,
-    given: Vec<(String, Value<'v>)>,
+    given: &[(String, Value<'v>)],
     eval: &mut Evaluator<'v, '_, '_>,
 ) -> starlark::Result<Value<'v>> {
     let Some(context) = Context::find(eval) else {
@@ -156,20 +155,16 @@ pub(super) fn create<'v>(
     let mut attributes = Vec::new();
     let mut missing = Vec::new();
     for attribute in &component.attributes {
-        let value = match given.iter().find(|(name, _)| *name == attribute.name) {
-            Some((_, value)) => {
-                let label = format!("attribute `{}` of `{}`", attribute.name, component.name);
-                let data = to_data(*value, &label)?;
-                let accepted = attribute.kind.accept(data).map_err(|refusal| Failure::new("E0303", format!("{label} {refusal}")))?;
-                to_value(&accepted, heap)
-            }
-            None => match &attribute.default {
-                Some(data) => to_value(data, heap),
-                None => {
-                    missing.push(attribute.name.as_str());
-                    continue;
-                }
-            },
+        let value = if let Some((_, value)) = given.iter().find(|(name, _)| *name == attribute.name) {
+            let label = format!("attribute `{}` of `{}`", attribute.name, component.name);
+            let data = to_data(*value, &label)?;
+            let accepted = attribute.kind.accept(data).map_err(|refusal| Failure::new("E0303", format!("{label} {refusal}")))?;
+            to_value(&accepted, heap)
+        } else if let Some(data) = &attribute.default {
+            to_value(data, heap)
+        } else {
+            missing.push(attribute.name.as_str());
+            continue;
         };
         attributes.push((attribute.name.clone(), value));
     }

@@ -170,7 +170,7 @@ impl Loader<'_> {
     }
 
     /// The file that a `load` means.
-    fn target(&self, file: &str, written: &str, chain: &[String]) -> Result<String, Diagnostic> {
+    fn target(&self, file: &str, written: &str, chain: &[String]) -> Result<String, Box<Diagnostic>> {
         let target = match written.strip_prefix("//") {
             Some(path) => path.to_owned(),
             None => format!("{}/{written}", file.rsplit_once('/').map_or("", |(directory, _)| directory)),
@@ -178,19 +178,21 @@ impl Loader<'_> {
         let inside = target.starts_with("lib/") || target.starts_with("components/");
         if !inside || target.parse::<sarsen_store::RelPath>().is_err() {
             let diagnostic = Diagnostic::new("E0213", format!("`{written}` cannot be loaded"));
-            return Err(
-                diagnostic.hint("load files beside this one by their name, others as `//lib/NAME.star` or `//components/NAME/FILE.star`")
-            );
+            let hint = "load files beside this one by their name, others as `//lib/NAME.star` or `//components/NAME/FILE.star`";
+            return Err(Box::new(diagnostic.hint(hint)));
         }
         if self.snapshot.file(&target).is_none() {
-            let known = self.snapshot.files().map(|(path, _)| path).filter(|path| path.ends_with(".star"));
+            let known = self.snapshot.files().map(|(path, _)| path).filter(|path| super::is_starlark(path));
             let nearest = crate::diagnostic::nearest_name(&target, known);
             let diagnostic = Diagnostic::new("E0214", format!("there is no file `{target}`"));
-            return Err(nearest.map_or(diagnostic.clone(), |name| diagnostic.hint(format!("did you mean `//{name}`?"))));
+            return Err(Box::new(match nearest {
+                Some(name) => diagnostic.hint(format!("did you mean `//{name}`?")),
+                None => diagnostic,
+            }));
         }
         if let Some(start) = chain.iter().position(|loading| *loading == target) {
             let circle = format!("{} -> {target}", chain[start..].join(" -> "));
-            return Err(Diagnostic::new("E0215", format!("files load each other in a circle: {circle}")));
+            return Err(Box::new(Diagnostic::new("E0215", format!("files load each other in a circle: {circle}"))));
         }
         Ok(target)
     }

@@ -110,11 +110,11 @@ pub(crate) fn evaluate_instance(scene: &Arc<Scene>, task: &Task<'_>, resources: 
             evaluator.extra = Some(&context);
             evaluator.set_print_handler(&context);
             limit(&mut evaluator);
-            instance::configure_root(task, &mut evaluator).map_err(|error| failure::to_diagnostic(&error))
+            instance::configure_root(task, &mut evaluator).map_err(|error| Box::new(failure::to_diagnostic(&error)))
         })
     }));
     let failure = match result {
-        Ok(result) => result.err(),
+        Ok(result) => result.err().map(|diagnostic| *diagnostic),
         Err(panic) => Some(gave_up(&panic, &task.component.at)),
     };
     // What has no place of its own, such as running out of steps, is the component's.
@@ -137,6 +137,11 @@ fn gave_up(panic: &(dyn std::any::Any + Send), at: &Location) -> Diagnostic {
     Diagnostic::new("E0299", format!("the evaluator gave up: {reason}"))
         .at(at.clone())
         .hint("this is a defect of sarsen, or a definition that is far too large")
+}
+
+/// Whether a file holds definitions.
+fn is_starlark(path: &str) -> bool {
+    std::path::Path::new(path).extension().is_some_and(|extension| extension == "star")
 }
 
 fn globals() -> Globals {

@@ -1,5 +1,7 @@
 //! The values that definitions handle: paths, addresses and steps.
 
+#![expect(clippy::unnecessary_wraps, reason = "builtins give results, whether they can fail or not")]
+
 use std::cmp::Ordering;
 use std::fmt;
 use std::hash::Hash as _;
@@ -161,6 +163,7 @@ impl fmt::Display for StepValue {
     }
 }
 
+#[expect(clippy::elidable_lifetime_names, reason = "the macro wants the name")]
 #[starlark_value(type = "Step")]
 impl<'v> StarlarkValue<'v> for StepValue {}
 

@@ -28,7 +28,8 @@ const LOCAL: &str = "[environment]\nconnect = \"local\"\n[hosts]\nlocalhost = [\
 
 /// A project of one component with this body of `configure`.
 fn component(body: &str) -> String {
-    let body: String = body.lines().map(|line| format!("    {line}\n")).collect();
+    let body: Vec<String> = body.lines().map(|line| format!("    {line}")).collect();
+    let body = body.join("\n");
     format!("def configure(self):\n{body}\nIt = component(configure = configure)\n")
 }
 
@@ -112,9 +113,9 @@ self.add(File("up", content = str((out / "a/b").parent) + self.current("x")))
         .replace("out_env(conf)", "conf")
         .trim(),
     );
-    let text = |index: usize| match &steps[index].kind {
-        StepKind::File { content, .. } => String::from_utf8(content.to_vec()).unwrap(),
-        other => panic!("{other:?}"),
+    let text = |index: usize| {
+        let StepKind::File { content, .. } = &steps[index].kind else { panic!("{:?}", steps[index]) };
+        String::from_utf8(content.to_vec()).unwrap()
     };
     let store = |label: &str, name: &str| format!("/home/me/sarsen/store/{}-{name}", sarsen_store::ObjectId::placeholder(label));
     let (tree, out, doc) =
@@ -198,11 +199,17 @@ fn the_order_of_work_does_not_matter() {
 
 #[test]
 fn a_hundred_hosts() {
-    let mut environment = "[hosts]\n".to_owned();
     let names: Vec<String> = (0..10).map(|number| format!("c{number}")).collect();
-    for host in 0..100 {
-        environment.push_str(&format!("host{host} = {names:?}\n"));
-    }
+    let hosts: Vec<String> = (0..100).map(|host| format!("host{host} = {names:?}")).collect();
+    let environment = format!(
+        "[hosts]
+{}
+",
+        hosts.join(
+            "
+"
+        )
+    );
     let files: Vec<(String, String)> = (0..10)
         .map(|number| {
             let require = if number > 0 { format!("total = len(self.require(\"k{}\"))", number - 1) } else { "total = 100".to_owned() };

@@ -1,5 +1,7 @@
 //! Steps that happen at activation: hooks and health checks.
 
+#![expect(clippy::too_many_arguments, reason = "what definitions name is arguments")]
+
 use sarsen_store::manifest::{Phase, Probe};
 use starlark::environment::GlobalsBuilder;
 use starlark::eval::Evaluator;

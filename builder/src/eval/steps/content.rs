@@ -1,5 +1,7 @@
 //! Steps that make content: files, directories, links, builds, Python environments.
 
+#![expect(clippy::too_many_arguments, reason = "what definitions name is arguments")]
+
 use std::collections::{BTreeMap, BTreeSet};
 
 use sarsen_store::{ObjectId, RelPath};
@@ -102,9 +104,11 @@ fn formatted(format: &str, data: Value<'_>, path: &RelPath) -> Result<String, Fa
 
 fn context_entries(context: Option<Value<'_>>) -> Result<Vec<(String, Data)>, Failure> {
     let Some(context) = context else { return Ok(Vec::new()) };
-    match to_data(context, "`context`")? {
-        Data::Dict(entries) => Ok(entries),
-        other => Err(Failure::new("E0402", format!("`context` wants a dict, not `{}`", other.type_name()))),
+    let data = to_data(context, "`context`")?;
+    if let Data::Dict(entries) = data {
+        Ok(entries)
+    } else {
+        Err(Failure::new("E0402", format!("`context` wants a dict, not `{}`", data.type_name())))
     }
 }
 

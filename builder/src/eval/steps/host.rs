@@ -1,5 +1,7 @@
 //! Steps that say what the host must have: services, state directories, links, requirements.
 
+#![expect(clippy::too_many_arguments, reason = "what definitions name is arguments")]
+
 use std::collections::BTreeMap;
 
 use sarsen_store::manifest::{Requirement, Restart};
