@@ -20,7 +20,7 @@ use crate::journal::Step;
 use crate::layout::{ProfileLayout, bundle_target};
 use crate::lock::{Attempt, Lock};
 use crate::machine::Machine;
-use crate::pending::{Decision, Pending, Phase};
+use crate::pending::{Pending, Phase};
 use crate::protocol::{Activation, Response, Trial};
 use crate::statefile;
 
@@ -268,6 +268,8 @@ impl Engine<'_> {
             who: trial.who.clone(),
             phase: Phase::Activating { deadline_boottime_ms: now.boottime_ms + milliseconds(bound_activation(prepared)) },
         };
+        // Made while there is space for it: the way back must need none.
+        drop(Lock::wait(&self.profile.commit_lock())?);
         self.profile.begin_journal(&trial.nonce)?;
         self.profile.write_pending(&pending)?;
         Ok(Ok(pending))
@@ -300,16 +302,7 @@ impl Engine<'_> {
             }
             Err(reason) => reason,
         };
-        match self.profile.give_up(&pending.nonce, &reason) {
-            Ok(Decision::Committed(pending)) => {
-                self.finish_after_commit(&pending);
-                Response::Committed { generation: pending.generation }
-            }
-            Ok(Decision::GivenUp(pending, reason)) => self.go_back(&pending, &reason, Verification::Now),
-            Ok(Decision::NoTrial | Decision::NotHealthyYet) => Response::RollbackFailed { reason, failure: "the trial is gone".to_owned() },
-            // Without the decision on disk nobody may act on it; the next session tries again.
-            Err(error) => Response::RollbackFailed { reason, failure: format!("the trial could not be given up: {}", describe(&error)) },
-        }
+        self.end_trial(pending, &reason, Verification::Now)
     }
 
     fn make_current(&self, prepared: &Prepared<'_>, pending: &Pending) -> Result<(), String> {

@@ -38,16 +38,48 @@ impl Engine<'_> {
             self.tidy_record()?;
             return Ok(None);
         };
-        let outcome = match self.profile.give_up(&pending.nonce, find_reason(&pending, &self.machine.moment()))? {
-            Decision::Committed(pending) => {
+        let outcome = self.end_trial(&pending, find_reason(&pending, &self.machine.moment()), verification);
+        self.event(&describe_settled(pending.generation, &outcome));
+        Ok(Some(outcome))
+    }
+
+    /// Gives a trial up for `reason`, unless it was decided already, and carries the decision out. The caller holds the profile's lock.
+    pub(crate) fn end_trial(&self, pending: &Pending, reason: &str, verification: Verification) -> Response {
+        match self.profile.give_up(&pending.nonce, reason) {
+            Ok(Decision::Committed(pending)) => {
                 self.finish_after_commit(&pending);
                 Response::Committed { generation: pending.generation }
             }
-            Decision::GivenUp(pending, reason) => self.go_back(&pending, &reason, verification),
-            Decision::NoTrial | Decision::NotHealthyYet => return Ok(None),
+            Ok(Decision::GivenUp(pending, reason)) => self.go_back(&pending, &reason, verification),
+            // A session that knew of the trial confirmed it meanwhile.
+            Ok(Decision::NoTrial) if self.profile.read_good().is_ok_and(|good| good == Some(pending.generation)) => {
+                Response::Committed { generation: pending.generation }
+            }
+            Ok(Decision::NoTrial | Decision::NotHealthyYet) => {
+                Response::RollbackFailed { reason: reason.to_owned(), failure: "the trial is gone".to_owned() }
+            }
+            Err(error) => {
+                self.event(&format!("the decision could not be written down: {}", describe(&error)));
+                self.end_trial_unwritten(&pending.nonce, reason, verification)
+            }
+        }
+    }
+
+    /// Goes back although the decision cannot be written down, as on a full disk. Nobody else can decide meanwhile.
+    fn end_trial_unwritten(&self, nonce: &str, reason: &str, verification: Verification) -> Response {
+        let failed = |failure: String| Response::RollbackFailed { reason: reason.to_owned(), failure };
+        let _decision = match Lock::wait(&self.profile.commit_lock()) {
+            Ok(lock) => lock,
+            Err(error) => return failed(describe(&error)),
         };
-        self.event(&describe_settled(pending.generation, &outcome));
-        Ok(Some(outcome))
+        match self.profile.read_pending() {
+            Ok(Some(pending)) if pending.phase == Phase::Committed => {
+                failed("it had been confirmed, which could not be carried out".to_owned())
+            }
+            Ok(Some(pending)) if pending.nonce == nonce => self.go_back(&pending, reason, verification),
+            Ok(_) => failed("the trial is gone".to_owned()),
+            Err(error) => failed(describe(&error)),
+        }
     }
 
     /// What follows a commit and may fail without undoing it: hooks after the confirmation, and the dead man's end.
