@@ -106,8 +106,8 @@ impl Snapshot {
         }
         for name in DIRECTORIES {
             let path = reader.root.join(name);
-            if path.is_dir() {
-                reader.read_directory(&path, name, 0)?;
+            if path.symlink_metadata().is_ok() {
+                reader.read_entry(&path, name.to_owned(), 0)?;
             }
         }
         Ok(Self { files: Arc::new(reader.files) })
@@ -253,5 +253,8 @@ mod tests {
             std::os::unix::fs::symlink(target, root.join("components/a/link")).unwrap();
             assert!(matches!(Snapshot::read(root), Err(SnapshotError::Link { .. })), "{target}");
         }
+        std::fs::remove_file(root.join("components/a/link")).unwrap();
+        std::os::unix::fs::symlink("/etc", root.join("lib")).unwrap();
+        assert!(matches!(Snapshot::read(root), Err(SnapshotError::Link { .. })));
     }
 }

@@ -37,6 +37,12 @@ fn names_domains_and_features() {
 }
 
 #[test]
+fn one_host_under_two_names() {
+    let (_, diagnostics) = parse("[environment]\nhost_domain = \"example.net\"\n[hosts]\nweb1 = []\n\"web1.example.net\" = []\n");
+    assert_eq!(diagnostics.iter().map(|d| d.message.as_str()).collect::<Vec<_>>(), ["host `web1` stands twice in [hosts]"]);
+}
+
+#[test]
 fn extends_lays_one_over_the_other() {
     let snapshot = Snapshot::from_texts([
         (

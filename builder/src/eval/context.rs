@@ -209,6 +209,7 @@ impl Context {
                 outcome.diagnostics.push(diagnostic.hint("write `self.add(...)` around it"));
             }
         }
+        outcome.failed = failure.is_some();
         outcome.diagnostics.extend(failure);
         outcome.attributes = task.attributes.iter().map(|(name, value)| (name.clone(), value.to_display())).collect();
         outcome

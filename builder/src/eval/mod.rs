@@ -85,6 +85,8 @@ pub(crate) struct Outcome {
     pub(crate) required: Vec<Requirement>,
     /// What is wrong; evaluation goes on after some mistakes and ends at others.
     pub(crate) diagnostics: Vec<Diagnostic>,
+    /// Whether it ended before the end of `configure`.
+    pub(crate) failed: bool,
 }
 
 /// One component on one host, to be evaluated.

@@ -22,20 +22,19 @@ pub(super) fn diagnose(
     if let Some(diagnostic) = name_restless(instances, restless) {
         return vec![diagnostic];
     }
+    // What an instance that failed for a reason of its own would have provided, nobody knows.
+    let suspect = instances.iter().find(|instance| instance.outcome.failed && unsatisfied(instance, resources).next().is_none());
     for instance in instances {
-        let unsatisfied: Vec<&Requirement> = instance
-            .outcome
-            .required
-            .iter()
-            .filter(|requirement| requirement.strict && resources.find(&requirement.key, requirement.host.as_deref()).next().is_none())
-            .collect();
-        if unsatisfied.is_empty() {
+        let mut satisfied = true;
+        for requirement in unsatisfied(instance, resources) {
+            satisfied = false;
+            if consistent {
+                found.add(nothing_provides(requirement, resources, suspect), instance);
+            }
+        }
+        if satisfied {
             for diagnostic in &instance.outcome.diagnostics {
                 found.add(diagnostic.clone(), instance);
-            }
-        } else if consistent {
-            for requirement in unsatisfied {
-                found.add(nothing_provides(requirement, resources), instance);
             }
         }
     }
@@ -47,7 +46,14 @@ pub(super) fn diagnose(
     diagnostics
 }
 
-fn nothing_provides(requirement: &Requirement, resources: &Resources) -> Diagnostic {
+/// The strict requirements of an instance for which there is nothing.
+fn unsatisfied<'a>(instance: &'a Instance<'_>, resources: &'a Resources) -> impl Iterator<Item = &'a Requirement> {
+    let missing =
+        |requirement: &&Requirement| requirement.strict && resources.find(&requirement.key, requirement.host.as_deref()).next().is_none();
+    instance.outcome.required.iter().filter(missing)
+}
+
+fn nothing_provides(requirement: &Requirement, resources: &Resources, suspect: Option<&Instance<'_>>) -> Diagnostic {
     let Requirement { at, key, host, .. } = requirement;
     let on = host.as_ref().map_or_else(String::new, |host| format!(" on host `{host}`"));
     let diagnostic = Diagnostic::new("E0501", format!("nothing provides `{key}`{on}")).at(at.clone());
@@ -56,9 +62,10 @@ fn nothing_provides(requirement: &Requirement, resources: &Resources) -> Diagnos
         let hosts: Vec<&str> = elsewhere.into_iter().collect();
         return diagnostic.hint(format!("it is provided on {}", crate::diagnostic::list_names(&hosts)));
     }
-    match nearest_name(key, resources.0.keys().map(String::as_str)) {
-        Some(name) => diagnostic.hint(format!("did you mean `{name}`?")),
-        None => diagnostic.hint("give a host a component that provides it, or write `strict = False`"),
+    match (nearest_name(key, resources.0.keys().map(String::as_str)), suspect) {
+        (Some(name), _) => diagnostic.hint(format!("did you mean `{name}`?")),
+        (None, Some(failed)) => diagnostic.note(format!("{} failed and may be what provides it", failed.label()), None),
+        (None, None) => diagnostic.hint("give a host a component that provides it, or write `strict = False`"),
     }
 }
 
