@@ -5,7 +5,7 @@
 //! and there is one decision, in `pending.json`, after which the trial either ends in a commit or goes back. This
 //! process may be killed anywhere: the lock goes with it, and whoever finds the trial next settles it.
 
-use std::path::Path;
+use std::path::{Component, Path};
 use std::time::Duration;
 
 use sarsen_store::fsutil;
@@ -235,7 +235,14 @@ impl Engine<'_> {
     pub(crate) fn find_unmet(&self, manifest: &Manifest, old: Option<&Loaded>) -> Vec<String> {
         let own_units = old.map(Loaded::unit_names).unwrap_or_default();
         let mut unmet = self.machine.check_requirements(manifest, &own_units);
-        unmet.extend(manifest.links.iter().filter_map(|link| link_obstacle(Path::new(&link.path))));
+        let root = self.profile.layout().root();
+        for path in manifest.links.iter().map(|link| Path::new(&link.path)) {
+            let own = path.starts_with(root) && !path.starts_with(root.join("state"));
+            if own || !path.is_absolute() || path.components().any(|part| part == Component::ParentDir) {
+                unmet.push(format!("`{}` cannot be managed: it is not an absolute path outside of `{}`", path.display(), root.display()));
+            }
+            unmet.extend(link_obstacle(path));
+        }
         unmet
     }
 

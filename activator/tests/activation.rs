@@ -1,5 +1,6 @@
 //! Deployments through the real program: sessions, trial processes, the development supervisor, and a kill in between.
 #![expect(clippy::disallowed_methods, reason = "the test owns the processes that it starts")]
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking, in its helpers too")]
 
 use std::collections::BTreeMap;
 use std::fmt::Write;
@@ -17,7 +18,7 @@ use sarsen_store::wire::FrameWriter;
 use sarsen_store::{NewEntry, NewEntryKind, ObjectRef, ObjectStore};
 use tempfile::TempDir;
 
-const LONG: Duration = Duration::from_secs(60);
+const LONG: Duration = Duration::from_mins(1);
 const PROGRAM: &str = env!("CARGO_BIN_EXE_sarsen-activator");
 
 struct Lab {

@@ -132,7 +132,7 @@ impl Machine for Rig {
 impl Rig {
     fn new() -> Self {
         let directory = tempfile::tempdir().unwrap();
-        let profile = Layout::new(directory.path()).profile(&"shop".parse().unwrap());
+        let profile = Layout::new(&directory.path().join("root")).profile(&"shop".parse().unwrap());
         Self {
             directory,
             profile,
@@ -197,7 +197,7 @@ impl Rig {
         Manifest {
             version: MANIFEST_VERSION,
             identity: identity("prod"),
-            store: self.path("store").display().to_string(),
+            store: self.path("root/store").display().to_string(),
             components: Vec::new(),
             services: units.iter().map(service).collect(),
             links: vec![Link {
@@ -393,6 +393,19 @@ fn what_is_not_meant_for_here_is_refused() {
     assert_eq!(reasons[..2], ["it is damaged", "there is no user `app`"]);
     assert!(reasons[2].ends_with("etc/app` is not a symbolic link: remove it, or do not declare it"), "{reasons:?}");
     assert_eq!(rig.asked(), Vec::<String>::new());
+}
+
+#[test]
+fn links_are_only_managed_outside_of_the_installation() {
+    let rig = Rig::new();
+    for path in ["relative/path", "/etc/../usr/app", &rig.path("root/store/x").display().to_string()] {
+        let bundle = rig.bundle(path, &["a"], "/1");
+        let mut manifest = rig.manifest("one", &["a"]);
+        manifest.links[0].path = path.to_owned();
+        let place = rig.profile.layout().object(&bundle).join("manifest.json");
+        fsutil::replace_file(&place, manifest.to_json().as_bytes(), 0o444).unwrap();
+        assert!(matches!(rig.deploy(&bundle), Response::Refused { reasons } if reasons[0].contains("cannot be managed")), "{path}");
+    }
 }
 
 #[test]
