@@ -50,6 +50,11 @@ fn add_ready<'v>(context: &Context, kind: StepKind, at: &Location, heap: Heap<'v
     let in_tree = |path: &RelPath| heap.alloc(PathValue(TargetPath { rest: Some(path.clone()), ..context.tree() }));
     let value = match &kind {
         StepKind::Directory { path } => {
+            let known = context.collected.borrow().tree.get(path).is_some_and(|(_, directory)| *directory);
+            if known {
+                // Two sub-components may want the same directory; one step makes it.
+                return in_tree(path);
+            }
             context.claim_path(path, at, true);
             in_tree(path)
         }

@@ -157,6 +157,12 @@ fn components_in_components() {
     assert_eq!(model.hosts[0].components[0].messages, ["outer"]);
 }
 
+#[test]
+fn one_directory_for_two() {
+    let steps = steps_of("self.add(Directory(\"var\"))\nself.add(File(\"var/x\", content = \"\"))\nself.add(Directory(\"var\"))");
+    assert_eq!(steps.len(), 2);
+}
+
 const RESOURCES: [(&str, &str); 5] = [
     ("environments/dev/environment.toml", "[hosts]\na = [\"first\"]\nb = [\"second\", \"third\"]\nc = [\"third\"]\n"),
     (
