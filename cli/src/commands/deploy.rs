@@ -6,7 +6,7 @@ use clap::Args;
 use sarsen_activator::deployment::{Options, deploy};
 
 use super::{outcome, plan};
-use crate::args::{Environment, Format, Jobs};
+use crate::args::{Environment, Jobs};
 use crate::context::Context;
 use crate::error::{CommandError, Exit};
 use crate::hosts::jobs;
@@ -46,13 +46,12 @@ pub(crate) fn run(arguments: &Arguments, context: &Context) -> Result<Exit, Comm
     if let Some(obstacle) = prepared.obstacle() {
         return Err(obstacle);
     }
-    if !prepared.changes_nothing() {
-        let question = format!("Deploy `{}` to {}?", model.environment, count(prepared.hosts.len(), "host"));
-        if !context.consents(yes, &question)? {
-            return Err(CommandError::new(Exit::Failed, "not deployed: the answer was no"));
-        }
-    } else if context.format == Format::Text {
-        return Ok(Exit::Done);
+    if let Some(report) = prepared.unchanged() {
+        return outcome::finish(context, &model.environment, &report);
+    }
+    let question = format!("Deploy `{}` to {}?", model.environment, count(prepared.hosts.len(), "host"));
+    if !context.consents(yes, &question)? {
+        return Err(CommandError::new(Exit::Failed, "not deployed: the answer was no"));
     }
     let options = Options {
         jobs: jobs(&model),

@@ -1,8 +1,9 @@
 //! `sarsen plan`: what a deployment would change on every host. Changes nothing there.
 
 use clap::Args;
-use sarsen_activator::deployment::{CompareError, Comparison, HostDeployment, compare};
+use sarsen_activator::deployment::{CompareError, Comparison, DeploymentReport, HostDeployment, HostReport, Outcome, compare};
 use sarsen_activator::diff::ActivationPlan;
+use sarsen_activator::target::TargetError;
 use sarsen_builder::model::Model;
 use sarsen_store::{ObjectRef, ObjectStore};
 use serde::Serialize;
@@ -72,9 +73,13 @@ impl Prepared {
         self.hosts.iter().zip(&self.comparisons)
     }
 
-    /// Whether every host runs what it shall.
-    pub(crate) fn changes_nothing(&self) -> bool {
-        self.comparisons.iter().all(|comparison| comparison.as_ref().is_ok_and(|comparison| comparison.plan.unchanged))
+    /// The report of a deployment that has nothing to do: every host runs what it shall, and none is being changed.
+    pub(crate) fn unchanged(&self) -> Option<DeploymentReport> {
+        let report = |(host, comparison): (&HostDeployment, &Result<Comparison, CompareError>)| {
+            let comparison = comparison.as_ref().ok().filter(|comparison| comparison.plan.unchanged && comparison.locked_by.is_none())?;
+            Some(HostReport { host: host.host.name().to_owned(), outcome: Outcome::Unchanged { generation: comparison.current? } })
+        };
+        self.pairs().map(report).collect()
     }
 
     /// Why a deployment would not start, if so.
@@ -117,7 +122,11 @@ impl Prepared {
 }
 
 fn host_text(host: &str, comparison: &Result<Comparison, CompareError>) -> String {
-    let Ok(comparison) = comparison else { return format!("{host}: no answer\n") };
+    let comparison = match comparison {
+        Ok(comparison) => comparison,
+        Err(CompareError::Target(TargetError::Refused { .. })) => return format!("{host}: it refuses\n"),
+        Err(CompareError::Target(_) | CompareError::Unit { .. }) => return format!("{host}: no answer\n"),
+    };
     let mut text = match (comparison.plan.unchanged, comparison.current) {
         (true, Some(current)) => format!("{host}: nothing to do, it runs generation {current} already\n"),
         (true, None) => format!("{host}: nothing to do\n"),

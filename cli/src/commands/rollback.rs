@@ -14,7 +14,6 @@ use crate::error::{CommandError, Exit};
 use crate::hosts::{hosts, jobs};
 use crate::project::Project;
 use crate::render::count;
-use crate::revision::revision;
 
 /// How many generations are looked at to see whether the wanted one is there.
 const GENERATIONS_MAX: u32 = 10_000;
@@ -34,8 +33,7 @@ pub(crate) struct Arguments {
 pub(crate) fn run(arguments: &Arguments, context: &Context) -> Result<Exit, CommandError> {
     let Consent { yes, confirm_timeout } = arguments.consent;
     context.require_consent(yes, "rollback")?;
-    let project = Project::open(context)?;
-    let model = project.model(context, &arguments.environment.environment)?;
+    let model = Project::open(context)?.model(context, &arguments.environment.environment)?;
     let hosts = hosts(context, &model)?;
     for line in outlook(&hosts, arguments.to, &model.environment, jobs(&model))? {
         context.say(&line);
@@ -47,7 +45,8 @@ pub(crate) fn run(arguments: &Arguments, context: &Context) -> Result<Exit, Comm
         jobs: jobs(&model),
         confirm_timeout: Duration::from_secs(confirm_timeout.into()),
         who: context.who.clone(),
-        revision: revision(&project.directory),
+        // What returns is an earlier source, whose revision stands in its own record.
+        revision: None,
         events: &|host, message| context.say(&format!("{host}: {message}")),
     };
     outcome::finish(context, &model.environment, &rollback(&hosts, arguments.to, &options))
