@@ -212,3 +212,70 @@ impl Session {
         &self.host
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Serves `frames` on an empty root; returns what was answered, and how the session ended.
+    fn talk(frames: &[(u8, &str)]) -> (Vec<Response>, Result<(), SessionError>) {
+        let directory = tempfile::tempdir().unwrap();
+        let (mut input, mut output) = (Vec::new(), Vec::new());
+        let mut writer = FrameWriter::new(&mut input);
+        for (kind, text) in frames {
+            writer.write(*kind, text.as_bytes()).unwrap();
+        }
+        writer.flush().unwrap();
+        drop(writer);
+        let ended = serve(&Layout::new(directory.path()), input.as_slice(), &mut output);
+        let mut reader = FrameReader::new(output.strip_prefix(GREETING).expect("the greeting comes first"));
+        let mut answers = Vec::new();
+        while let Some(frame) = reader.read().unwrap() {
+            answers.push(serde_json::from_slice(&frame.payload).unwrap());
+        }
+        (answers, ended)
+    }
+
+    fn hello(version: u32, profile: &str) -> String {
+        let identity = format!(r#"{{"project":"p","environment":"e","host":"h","profile":"{profile}"}}"#);
+        format!(r#"{{"request":"hello","version":{version},"identity":{identity}}}"#)
+    }
+
+    #[track_caller]
+    fn check_refused(frames: &[(u8, &str)], expected: &str) {
+        let (answers, ended) = talk(frames);
+        assert!(matches!(answers.last(), Some(Response::Failed { message }) if message.contains(expected)), "{answers:?}");
+        assert!(ended.is_err());
+    }
+
+    #[test]
+    fn a_session_that_does_not_begin_well_is_ended_in_words() {
+        check_refused(&[(REQUEST, r#"{"request":"status"}"#)], "begins with `hello`");
+        check_refused(&[(REQUEST, &hello(2, "shop"))], "version 2 of the protocol, this sarsen-activator version 1");
+        check_refused(&[(REQUEST, &hello(1, "../etc"))], "`../etc` cannot name a profile");
+        check_refused(&[(0, "")], "kind 0x00 is no request");
+        check_refused(&[(REQUEST, &hello(1, "shop")), (REQUEST, &hello(1, "shop"))], "has begun already");
+    }
+
+    #[test]
+    fn what_is_not_understood_is_answered_and_the_session_goes_on() {
+        let deep = "[".repeat(100_000);
+        let hello = hello(1, "shop");
+        let frames = ["", "{", "\u{0}", &deep, r#"{"request":"history"}"#, r#"{"request":"history","limit":5}"#];
+        let frames: Vec<_> = std::iter::once(hello.as_str()).chain(frames).map(|text| (REQUEST, text)).collect();
+        let (answers, ended) = talk(&frames);
+        assert!(ended.is_ok());
+        assert!(matches!(&answers[0], Response::Hello { version: 1, facts } if facts.current.is_none() && facts.identity.is_none()));
+        assert!(answers[1..6].iter().all(|answer| matches!(answer, Response::Failed { .. })), "{answers:?}");
+        assert_eq!(answers[6..], [Response::History { generations: Vec::new() }]);
+    }
+
+    #[test]
+    fn a_decision_over_a_trial_that_never_was_changes_nothing() {
+        let nonce = r#"{"request":"confirm","nonce":"00"}"#;
+        let (answers, _) = talk(&[(REQUEST, &hello(1, "shop")), (REQUEST, nonce), (REQUEST, &nonce.replace("confirm", "abort"))]);
+        for answer in &answers[1..] {
+            assert!(matches!(answer, Response::Failed { message } if message.contains("no trial with this nonce")), "{answer:?}");
+        }
+    }
+}
