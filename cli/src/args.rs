@@ -25,7 +25,7 @@ pub(crate) struct Global {
     /// Form of the data on standard output
     #[arg(long, value_enum, default_value_t = Format::Text, global = true)]
     pub(crate) format: Format,
-    /// Root of the local store and installation [default: /var/lib/sarsen as root, else the user's data directory]
+    /// Root of the local store and installation [default: $XDG_DATA_HOME/sarsen, else /var/lib/sarsen as root, ~/.local/share/sarsen as others]
     #[arg(long, value_name = "DIR", env = "SARSEN_ROOT", global = true)]
     pub(crate) root: Option<PathBuf>,
     /// When to use colour

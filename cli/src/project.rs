@@ -1,5 +1,8 @@
 //! From the project on disk to a model and to bundles, with everything that is told on the way.
 
+use std::path::PathBuf;
+use std::time::Duration;
+
 use sarsen_builder::diagnostic::{Diagnostic, Severity, render_diagnostics};
 use sarsen_builder::model::Model;
 use sarsen_builder::plan::plan;
@@ -7,8 +10,6 @@ use sarsen_builder::realise::{BuildError, BuildEvent, Options, Realised, log_dir
 use sarsen_builder::snapshot::{PROJECT_FILE, Snapshot, find_project};
 use sarsen_builder::{Assessment, Input, assess, sandbox};
 use sarsen_store::ObjectStore;
-use std::path::PathBuf;
-use std::time::Duration;
 
 use crate::context::Context;
 use crate::error::{CommandError, Exit, chain};

@@ -3,6 +3,7 @@
 //! Each phase is one function from what the phase before left; a host that has its outcome takes no further part. Between
 //! phases one decision is taken for all hosts, from values alone: go on, or stop, or go back.
 
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use sarsen_store::{ObjectStore, fsutil};
@@ -11,7 +12,6 @@ use super::{
     ANSWER_TIMEOUT, Activation, DeploymentReport, Freshness, Host, HostDeployment, HostReport, Manifest, Options, Outcome, Request,
     Response, Session, Status, TargetError, Trial, identity_refusals, in_parallel, open, refusals, status_of,
 };
-use std::sync::{Mutex, PoisonError};
 
 /// What an activation may take beside its hooks, services and health checks: verifying, journalling, starting.
 const ACTIVATION_BASE: Duration = Duration::from_mins(5);

@@ -1,9 +1,10 @@
 //! `sarsen init`: a small project that works, from the files in `starter`. Never overwrites.
 
+use std::path::{Path, PathBuf};
+
 use clap::Args;
 use sarsen_store::fsutil;
 use serde::Serialize;
-use std::path::PathBuf;
 
 use crate::args::Format;
 use crate::context::Context;
@@ -53,7 +54,7 @@ pub(crate) fn run(arguments: &Arguments, context: &Context) -> Result<Exit, Comm
 }
 
 /// The directory's name as far as it can be a project's: lower-case letters, digits and `-`, a letter first.
-fn project_name(directory: &std::path::Path) -> String {
+fn project_name(directory: &Path) -> String {
     let name = directory.file_name().map(|name| name.to_string_lossy().to_lowercase()).unwrap_or_default();
     let name: String = name.chars().map(|c| if c.is_ascii_alphanumeric() { c } else { '-' }).collect();
     let name = name.trim_matches(|c: char| !c.is_ascii_alphanumeric()).trim_start_matches(|c: char| !c.is_ascii_lowercase());
