@@ -12,9 +12,8 @@ use std::os::unix::fs::PermissionsExt;
 use std::process::Command;
 use std::sync::Mutex;
 use std::thread;
-use std::time::{Duration, Instant};
 
-use crate::world::{World, eventually};
+use crate::world::World;
 
 /// System calls that change files whatever their arguments.
 const MUTATIONS: &str = "rename,renameat,renameat2,link,linkat,symlink,symlinkat,unlink,unlinkat,rmdir,mkdir,mkdirat,ftruncate,\
@@ -28,9 +27,6 @@ const OPENINGS: &str = "open,openat,openat2,creat";
 
 /// How many worlds are swept side by side: most of a point is waiting.
 const WORKERS: usize = 4;
-
-/// How long the tracer may take to see the end of what was killed.
-const TRACER_TIME: Duration = Duration::from_millis(500);
 
 /// A system call of one thread: its name and the how many-th of that name it is.
 type Point = (String, u64);
@@ -82,14 +78,6 @@ impl Bench {
         self.copy("saved-place", "place");
     }
 
-    /// Gives the tracer, which ends with the last of what it traces, a moment; a supervisor that waits may outlive it.
-    fn let_the_tracer_write(&self) {
-        let deadline = Instant::now() + TRACER_TIME;
-        while !self.world.processes().is_empty() && Instant::now() < deadline {
-            thread::sleep(Duration::from_millis(5));
-        }
-    }
-
     /// The version that `current` leads to; it must be there in full.
     fn version(&self) -> String {
         let note = self.world.root().join("profiles/mutations/current/mutations/note");
@@ -105,7 +93,7 @@ impl Bench {
         let calls = format!("{MUTATIONS},{ON_FILES},{OPENINGS}");
         self.activator(&format!("exec strace -DDD -ff -qq -y -o {}/trace -e trace={calls} --", traces.display()));
         self.world.sarsen(&["deploy", "dev", "--yes"]).expect(0);
-        eventually("the tracer has written all", || self.world.processes().is_empty());
+        self.world.end_processes();
         let mut points = BTreeSet::new();
         for trace in fs::read_dir(&traces).expect("traces").flatten() {
             let text = fs::read_to_string(trace.path()).expect("a trace");
@@ -138,7 +126,6 @@ impl Bench {
         let inject = format!("-e trace={name} -e inject={name}:signal=KILL:when={nth}");
         self.activator(&format!("exec strace -DDD -f -qq --seccomp-bpf -o {} {inject} --", trace.display()));
         let run = self.world.sarsen(&["deploy", "dev", "--yes"]);
-        self.let_the_tracer_write();
         self.world.end_processes();
         let killed = fs::read_to_string(&trace).is_ok_and(|text| text.contains("killed by SIGKILL"));
         self.activator("exec");
@@ -151,12 +138,16 @@ impl Bench {
             return Err(format!("the store is damaged: {}{}", verified.stdout, verified.stderr));
         }
         let again = self.world.sarsen(&["deploy", "dev", "--yes"]);
+        let status = self.world.sarsen(&["status", "dev"]);
         self.world.end_processes();
         if again.code != 0 {
             return Err(format!(
                 "the next deployment ended with {}: {}\nthe killed one with {}: {}",
                 again.code, again.stderr, run.code, run.stderr
             ));
+        }
+        if status.code != 0 || !status.stdout.contains("idle.service  active") {
+            return Err(format!("the service does not run: {}{}", status.stdout, status.stderr));
         }
         self.converged()?;
         Ok(if killed { Kill::Done } else { Kill::Missed })

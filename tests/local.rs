@@ -94,7 +94,7 @@ fn hello_as_nobody_changes_and_rolls_back() {
     assert!(page(address).contains("Hello from sarsen"), "{}", page(address));
     world.sarsen(&["rollback", "dev", "--to", "2", "--yes"]).expect(0);
     assert!(page(address).contains("Good morning"), "{}", page(address));
-    world.sarsen(&["status", "dev"]).expect(0).says("hello.service");
+    world.sarsen(&["status", "dev"]).expect(0).says("hello.service  active");
     let history = world.sarsen(&["history", "dev", "--format", "json"]).expect(0).json();
     assert!(history.to_string().contains("\"number\":2"), "{history}");
 }

@@ -99,7 +99,7 @@ fn the_shop_is_deployed_changed_broken_rolled_back_and_rebooted() {
 
     shop.operator.sarsen(&["rollback", "lab", "--yes"]).expect(0);
     shop.serves("1");
-    shop.operator.sarsen(&["status", "lab"]).expect(0).says("shop-lb.service");
+    shop.operator.sarsen(&["status", "lab"]).expect(0).says("shop-lb.service  active");
 
     shop.lab.reboot("app1");
     eventually("the service is there after the reboot", || {

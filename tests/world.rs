@@ -174,7 +174,8 @@ impl World {
         Run::of(&mut command, arguments, self.path())
     }
 
-    /// Kills every process of this world, each by its id, until there is none.
+    /// Kills every process of this world, each by its id, until there is none. Tracers end by themselves with the last of what
+    /// they trace, and write what they have seen.
     pub(crate) fn end_processes(&self) {
         let deadline = Instant::now() + PATIENCE;
         while Instant::now() < deadline {
@@ -183,8 +184,11 @@ impl World {
                 return;
             }
             for pid in left {
-                // It may have ended between the listing and here.
-                let _ = kill_process(pid, Signal::KILL);
+                let is_tracer = fs::read_to_string(format!("/proc/{pid}/comm")).is_ok_and(|name| name.trim() == "strace");
+                if !is_tracer {
+                    // It may have ended between the listing and here.
+                    let _ = kill_process(pid, Signal::KILL);
+                }
             }
             thread::sleep(Duration::from_millis(2));
         }
