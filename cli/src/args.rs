@@ -25,7 +25,8 @@ pub(crate) struct Global {
     /// Form of the data on standard output
     #[arg(long, value_enum, default_value_t = Format::Text, global = true)]
     pub(crate) format: Format,
-    /// Root of the local store and installation [default: $XDG_DATA_HOME/sarsen, else /var/lib/sarsen as root, ~/.local/share/sarsen as others]
+    /// Root of the local store and installation [default: the directory sarsen below `XDG_DATA_HOME` if that is set,
+    /// else /var/lib/sarsen as root, ~/.local/share/sarsen as others]
     #[arg(long, value_name = "DIR", env = "SARSEN_ROOT", global = true)]
     pub(crate) root: Option<PathBuf>,
     /// When to use colour
