@@ -7,6 +7,7 @@
 //! Nothing is skipped: where a machine cannot carry a test, the test fails and says what is missing.
 #![expect(clippy::disallowed_methods, reason = "tests set up files and run programs themselves, from outside")]
 
+mod commands;
 mod crash;
 mod determinism;
 mod errors;
