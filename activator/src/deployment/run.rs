@@ -12,6 +12,7 @@ use super::{
     ANSWER_TIMEOUT, Activation, DeploymentReport, Freshness, Host, HostDeployment, HostReport, Manifest, Options, Outcome, Request,
     Response, Session, Status, TargetError, Trial, identity_refusals, in_parallel, open, refusals, status_of,
 };
+use crate::activate::CONFIRM_TIME_MAX;
 
 /// What an activation may take beside its hooks, services and health checks: verifying, journalling, starting.
 const ACTIVATION_BASE: Duration = Duration::from_mins(5);
@@ -64,7 +65,7 @@ pub(super) fn run(work: &[Work<'_>], options: &Options<'_>) -> DeploymentReport 
         other => other,
     });
     stop_unless_all_are_ready(&stands);
-    let confirm_timeout = options.confirm_timeout + others_time(work, options.jobs);
+    let confirm_timeout = confirm_time(work, options);
     step(work, &stands, options, |work, stand| match stand {
         Stand::Ready(session) => activate(work, session, confirm_timeout, options),
         other => other,
@@ -363,11 +364,17 @@ fn activation_time(manifest: &Manifest) -> Duration {
     ACTIVATION_BASE + Duration::from_millis(parts.min(24 * 3_600_000))
 }
 
+/// How long hosts wait for their confirmation: what was asked for, and what the other hosts may need, as far as targets wait at all.
+fn confirm_time(work: &[Work<'_>], options: &Options<'_>) -> Duration {
+    options.confirm_timeout.saturating_add(others_time(work, options.jobs)).min(CONFIRM_TIME_MAX)
+}
+
 /// How long a host that is healthy first may have to wait for the others.
 fn others_time(work: &[Work<'_>], jobs: usize) -> Duration {
     let longest = work.iter().map(|work| time_of(&work.change)).max().unwrap_or_default();
     let rounds = work.len().div_ceil(jobs.max(1));
-    if work.len() < 2 { Duration::ZERO } else { longest.saturating_mul(u32::try_from(rounds).unwrap_or(u32::MAX)) + ANSWER_TIMEOUT }
+    let others = longest.saturating_mul(u32::try_from(rounds).unwrap_or(u32::MAX)).saturating_add(ANSWER_TIMEOUT);
+    if work.len() < 2 { Duration::ZERO } else { others }
 }
 
 /// 32 random bytes in hexadecimal.

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use sarsen_store::wire::{FrameReader, FrameWriter};
 
 use super::*;
+use crate::activate::CONFIRM_TIME_MAX;
 use crate::protocol::{PROTOCOL_VERSION, REQUEST, RESPONSE};
 
 /// How a target in memory behaves.
@@ -94,6 +95,7 @@ impl State {
             Request::Status => Some(Response::Status(self.status())),
             Request::Rollback { trial, .. } => {
                 self.seen.push(String::from("rollback"));
+                assert!(u128::from(trial.confirm_timeout_ms) <= CONFIRM_TIME_MAX.as_millis(), "a target refuses to wait longer");
                 self.pending = Some(trial.nonce);
                 match self.manner {
                     Manner::LosesTheSession | Manner::Vanishes => None,
@@ -194,7 +196,8 @@ fn run_with(manners: &[Manner]) -> (Vec<Outcome>, Vec<Vec<String>>) {
 
 #[test]
 fn healthy_hosts_are_confirmed_over_fresh_connections() {
-    let (outcomes, seen) = run_with(&[Manner::Healthy; 3]);
+    // Many more than are worked on at once, so that the first to be healthy would wait for hours.
+    let (outcomes, seen) = run_with(&[Manner::Healthy; 9]);
     assert!(outcomes.iter().all(|outcome| *outcome == Outcome::Committed { generation: 2 }), "{outcomes:?}");
     assert!(seen.iter().all(|seen| *seen == ["Shared", "rollback", "Fresh", "confirm"]), "{seen:?}");
 }
