@@ -107,8 +107,7 @@ impl Message {
             kind::ACKNOWLEDGE => Self::Acknowledge,
             kind::END => Self::End,
             kind::DONE => Self::Done(Totals { objects: decoder.number()?, contents: decoder.number()?, bytes: decoder.number()? }),
-            // A reason is for people: what is not text in it is replaced, what is too long is cut.
-            kind::ERROR => return Ok(Self::Error(bounded(&String::from_utf8_lossy(&frame.payload)).to_owned())),
+            kind::ERROR => return Ok(Self::Error(readable(&frame.payload))),
             other => return Err(TransferError::UnknownMessage { kind: other }),
         };
         decoder.finish()?;
@@ -136,6 +135,12 @@ impl Message {
 /// Cuts a text for people at [`MESSAGE_TEXT_BYTES_MAX`].
 fn bounded(text: &str) -> &str {
     &text[..text.floor_char_boundary(MESSAGE_TEXT_BYTES_MAX)]
+}
+
+/// A peer's words for people: what is no text or would steer a terminal is replaced, what is too long is cut.
+fn readable(words: &[u8]) -> String {
+    let text: String = String::from_utf8_lossy(words).chars().map(|c| if c.is_control() { char::REPLACEMENT_CHARACTER } else { c }).collect();
+    bounded(&text).to_owned()
 }
 
 fn encode_objects(encoder: &mut Encoder, objects: &[ObjectRef]) {
@@ -236,6 +241,8 @@ mod tests {
         assert!(matches!(decode(0x3f, &[]), Err(TransferError::UnknownMessage { kind: 0x3f })));
         let Message::Error(text) = decode(kind::ERROR, &[b'x'; 3 * MESSAGE_TEXT_BYTES_MAX]).unwrap() else { panic!("not an error") };
         assert_eq!(text.len(), MESSAGE_TEXT_BYTES_MAX);
+        let Message::Error(text) = decode(kind::ERROR, b"full\x1b[2J\xff\r").unwrap() else { panic!("not an error") };
+        assert_eq!(text, "full\u{fffd}[2J\u{fffd}\u{fffd}");
     }
 
     proptest! {
