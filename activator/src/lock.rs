@@ -9,7 +9,7 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use rustix::fs::{FlockOperation, flock};
+use rustix::fs::{FlockOperation, OFlags, flock};
 use rustix::io::Errno;
 
 use crate::clock;
@@ -24,11 +24,15 @@ const PROBES: u32 = 5;
 /// The pause between two tries.
 const PROBE_TIME: Duration = Duration::from_millis(10);
 
+/// How long to wait for a lock that is held for a moment. Its holder writes a file or two; this covers a slow disk.
+const PATIENCE: Duration = Duration::from_secs(30);
+
 /// A held lock; dropping it releases it.
 #[derive(Debug)]
 pub struct Lock {
     file: File,
     path: PathBuf,
+    announced: bool,
 }
 
 /// What asking for a lock led to.
@@ -46,7 +50,7 @@ impl Lock {
         let file = open(path)?;
         for _ in 0..PROBES {
             match flock(&file, FlockOperation::NonBlockingLockExclusive) {
-                Ok(()) => return Ok(Attempt::Held(Self { file, path: path.to_owned() })),
+                Ok(()) => return Ok(Attempt::Held(Self { file, path: path.to_owned(), announced: false })),
                 Err(Errno::WOULDBLOCK) => clock::pause(PROBE_TIME),
                 Err(source) => return Err(ActivateError::Io { action: "lock", path: path.to_owned(), source: source.into() }),
             }
@@ -54,19 +58,35 @@ impl Lock {
         Ok(Attempt::Busy(holder(file)))
     }
 
-    /// Takes the lock at `path`, waiting for it. Only for locks that are held for a moment.
+    /// Takes the lock at `path`, waiting for it up to [`PATIENCE`]. Only for locks that are held for a moment.
     pub fn wait(path: &Path) -> Result<Self, ActivateError> {
-        let file = open(path)?;
-        match rustix::io::retry_on_intr(|| flock(&file, FlockOperation::LockExclusive)) {
-            Ok(()) => Ok(Self { file, path: path.to_owned() }),
-            Err(source) => Err(ActivateError::Io { action: "lock", path: path.to_owned(), source: source.into() }),
+        let end = clock::boottime() + PATIENCE;
+        loop {
+            match Self::attempt(path)? {
+                Attempt::Held(lock) => return Ok(lock),
+                Attempt::Busy(_) if clock::boottime() < end => {}
+                Attempt::Busy(_) => {
+                    let source = std::io::ErrorKind::TimedOut.into();
+                    return Err(ActivateError::Io { action: "lock", path: path.to_owned(), source });
+                }
+            }
         }
     }
 
     /// Writes into the file who holds the lock and since when, for the people it keeps waiting.
     pub fn announce(&mut self, holder: &str) -> Result<(), ActivateError> {
+        self.announced = true;
         let written = self.file.set_len(0).and_then(|()| self.file.rewind()).and_then(|()| writeln!(self.file, "{holder}"));
         written.map_err(|source| ActivateError::Io { action: "write", path: self.path.clone(), source })
+    }
+}
+
+impl Drop for Lock {
+    fn drop(&mut self) {
+        if self.announced {
+            // The next holder must not be taken for this one before it announces itself; if this fails, people are misled, no more.
+            let _ = self.file.set_len(0);
+        }
     }
 }
 
@@ -79,12 +99,11 @@ pub fn find_holder(path: &Path) -> Option<String> {
     }
 }
 
+/// Opens a lock for its owner alone: whoever may read a file may lock it, and keep everybody else out.
 fn open(path: &Path) -> Result<File, ActivateError> {
-    OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o644).open(path).map_err(|source| ActivateError::Io {
-        action: "open",
-        path: path.to_owned(),
-        source,
-    })
+    let mut options = OpenOptions::new();
+    options.read(true).write(true).create(true).truncate(false).mode(0o600).custom_flags(OFlags::NOFOLLOW.bits().cast_signed());
+    options.open(path).map_err(|source| ActivateError::Io { action: "open", path: path.to_owned(), source })
 }
 
 fn holder(file: File) -> String {
@@ -100,6 +119,8 @@ fn holder(file: File) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::fs::PermissionsExt;
+
     use super::*;
 
     #[test]
@@ -113,6 +134,15 @@ mod tests {
         assert_eq!(find_holder(&path).as_deref(), Some("ada@desk since 7 (process 42)"));
         drop(lock);
         assert_eq!(find_holder(&path), None);
-        assert!(matches!(Lock::attempt(&path).unwrap(), Attempt::Held(_)));
+        let Attempt::Held(_next) = Lock::attempt(&path).unwrap() else { panic!("its holder has let it go") };
+        assert_eq!(find_holder(&path).as_deref(), Some("another activation that has just begun"), "not the one before");
+    }
+
+    #[test]
+    fn nobody_else_may_hold_a_lock() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("lock");
+        drop(Lock::wait(&path).unwrap());
+        assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o077, 0);
     }
 }
