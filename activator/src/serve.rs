@@ -12,7 +12,7 @@ use std::io::{Read, Write};
 
 use sarsen_store::manifest::Identity;
 use sarsen_store::wire::{FrameReader, FrameWriter, WireError};
-use sarsen_store::{ObjectRef, ObjectStore, transfer};
+use sarsen_store::{Durable, ObjectRef, ObjectStore, transfer};
 
 use crate::activate::{Engine, describe_identity};
 use crate::error::{ActivateError, describe};
@@ -104,6 +104,8 @@ struct Session {
     host: Host,
     /// What was noticed and can be said with the next request that takes events.
     notes: VecDeque<String>,
+    /// What was staged: kept from the collector until a generation refers to it.
+    staged: Vec<Durable>,
 }
 
 /// Reads and answers the opening of a session; nothing if there is none.
@@ -123,7 +125,7 @@ fn open<R: Read, W: Write>(layout: &Layout, connection: &mut Connection<R, W>) -
     };
     let profile = layout.profile(&name);
     let host = Host::detect(&profile);
-    let mut session = Session { identity, profile, host, notes: VecDeque::new() };
+    let mut session = Session { identity, profile, host, notes: VecDeque::new(), staged: Vec::new() };
     let opened = session.settle().and_then(|()| session.find_facts());
     match opened {
         Ok(facts) => connection.send(&Response::Hello { version: PROTOCOL_VERSION, facts })?,
@@ -199,6 +201,7 @@ impl Session {
         connection.send(&Response::Ready)?;
         match transfer::receive_closure(&store, &mut connection.reader, &mut connection.writer) {
             Ok((roots, stats)) if roots.iter().any(|durable| durable.objects().contains(bundle)) => {
+                self.staged = roots;
                 connection.send(&Response::Staged { objects: stats.objects_sent, bytes: stats.bytes_raw })
             }
             Ok(_) => connection.end(format!("bundle `{bundle}` was announced, and others were sent")),
@@ -216,10 +219,15 @@ impl Session {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::lock::{Attempt, Lock};
+    use crate::pending::{Pending, Phase};
 
     /// Serves `frames` on an empty root; returns what was answered, and how the session ended.
     fn talk(frames: &[(u8, &str)]) -> (Vec<Response>, Result<(), SessionError>) {
-        let directory = tempfile::tempdir().unwrap();
+        talk_in(tempfile::tempdir().unwrap().path(), frames)
+    }
+
+    fn talk_in(root: &std::path::Path, frames: &[(u8, &str)]) -> (Vec<Response>, Result<(), SessionError>) {
         let (mut input, mut output) = (Vec::new(), Vec::new());
         let mut writer = FrameWriter::new(&mut input);
         for (kind, text) in frames {
@@ -227,7 +235,7 @@ mod tests {
         }
         writer.flush().unwrap();
         drop(writer);
-        let ended = serve(&Layout::new(directory.path()), input.as_slice(), &mut output);
+        let ended = serve(&Layout::new(root), input.as_slice(), &mut output);
         let mut reader = FrameReader::new(output.strip_prefix(GREETING).expect("the greeting comes first"));
         let mut answers = Vec::new();
         while let Some(frame) = reader.read().unwrap() {
@@ -268,6 +276,32 @@ mod tests {
         assert!(matches!(&answers[0], Response::Hello { version: 1, facts } if facts.current.is_none() && facts.identity.is_none()));
         assert!(answers[1..6].iter().all(|answer| matches!(answer, Response::Failed { .. })), "{answers:?}");
         assert_eq!(answers[6..], [Response::History { generations: Vec::new() }]);
+    }
+
+    #[test]
+    fn a_trial_that_has_not_begun_is_given_up_as_soon_as_it_does() {
+        let directory = tempfile::tempdir().unwrap();
+        let profile = Layout::new(directory.path()).profile(&"shop".parse().unwrap());
+        sarsen_store::fsutil::create_dir_all(&profile.generations(), 0o755).unwrap();
+        let Attempt::Held(lock) = Lock::attempt(&profile.lock()).unwrap() else { panic!("a fresh lock is free") };
+        let (begun, nonce) = (profile.clone(), "0".repeat(32));
+        let phase = Phase::Activating { deadline_boottime_ms: u64::MAX };
+        let who = "ann@desk".to_owned();
+        let pending = Pending { generation: 1, previous: None, nonce: nonce.clone(), boot_id: crate::clock::boot_id(), who, phase };
+        let trial = std::thread::spawn(move || {
+            // Its hooks before the switch take their time.
+            crate::clock::pause(std::time::Duration::from_millis(300));
+            begun.write_pending(&pending).unwrap();
+            let end = crate::clock::boottime() + std::time::Duration::from_secs(20);
+            while crate::clock::boottime() < end && !matches!(begun.read_pending().unwrap().unwrap().phase, Phase::GivenUp { .. }) {
+                crate::clock::pause(std::time::Duration::from_millis(10));
+            }
+            drop(lock);
+        });
+        let abort = format!(r#"{{"request":"abort","nonce":"{nonce}"}}"#);
+        talk_in(directory.path(), &[(REQUEST, &hello(1, "shop")), (REQUEST, &abort)]).1.unwrap();
+        assert_eq!(profile.read_pending().unwrap(), None, "it was given up, and settled");
+        trial.join().unwrap();
     }
 
     #[test]

@@ -306,9 +306,10 @@ fn ask_what_became(work: &Work<'_>, lost: &Lost<'_>, options: &Options<'_>) -> O
     let reason = without_host(lost.error);
     (options.events)(work.host.name(), &format!("{reason}; asking what became of it"));
     for _ in 0..QUESTIONS_MAX {
-        let Ok((mut session, _)) = open(work.host, Freshness::Fresh) else { continue };
+        let Ok((mut session, facts)) = open(work.host, Freshness::Fresh) else { continue };
         let Ok(mut status) = status_of(&mut session) else { continue };
-        if status.pending.is_some() {
+        // Without a trial, who holds the lock may be about to begin ours.
+        if status.pending.is_some() || facts.locked_by.is_some() {
             let abort = Request::Abort { nonce: lost.nonce.to_owned() };
             match session.request(&abort, time_of(&work.change), &mut |_| {}) {
                 Ok(Response::RolledBack { generation, .. }) => return Outcome::RolledBack { generation, reason },

@@ -20,7 +20,7 @@ use crate::clock::milliseconds;
 use crate::error::{ActivateError, describe};
 use crate::generation::{Record, TrialResult};
 use crate::goback::Verification;
-use crate::lock::{Attempt, Lock};
+use crate::lock::{Attempt, Lock, find_holder};
 use crate::pending::Decision;
 use crate::protocol::{PROTOCOL_VERSION, REQUEST, RESPONSE, Request, Response};
 
@@ -128,6 +128,7 @@ impl Session {
     }
 
     pub(super) fn abort(&mut self, nonce: &str) -> Result<Response, ActivateError> {
+        self.await_beginning()?;
         match self.decide(|session| session.profile.give_up(nonce, "the operator gave it up"))? {
             Some(Decision::Committed(pending)) => Ok(Response::Committed { generation: pending.generation }),
             Some(Decision::GivenUp(..) | Decision::NotHealthyYet) => {
@@ -141,6 +142,20 @@ impl Session {
     /// Decides over a trial; nothing if the profile was never used, so that there is no file to decide by.
     fn decide(&self, decision: impl FnOnce(&Self) -> Result<Decision, ActivateError>) -> Result<Option<Decision>, ActivateError> {
         if self.profile.directory().is_dir() { decision(self).map(Some) } else { Ok(None) }
+    }
+
+    /// Waits while a trial may be about to begin: somebody holds the lock and has not written a trial down, as in hooks before the switch.
+    ///
+    /// Without this, a trial that nobody wants any more would begin after its operator was told that there is none.
+    fn await_beginning(&self) -> Result<(), ActivateError> {
+        let deadline_ms = self.machine().moment().boottime_ms + milliseconds(END_TIME);
+        while self.profile.read_pending()?.is_none() && find_holder(&self.profile.lock()).is_some() {
+            if self.machine().moment().boottime_ms >= deadline_ms {
+                break;
+            }
+            self.machine().pause();
+        }
+        Ok(())
     }
 
     /// Waits until the trial's process has let go of the lock; what is left to do of a decided trial is done here.
