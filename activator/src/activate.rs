@@ -175,8 +175,11 @@ impl Engine<'_> {
         let old = previous.map(|number| self.profile.load_generation(number)).transpose()?;
         let mut reasons = self.find_foreign(&new.manifest, identity)?;
         if reasons.is_empty() {
-            if existing.is_none() {
-                reasons.extend(self.machine.check_closure(&new.bundle)?);
+            match self.machine.check_closure(&new.bundle) {
+                Ok(problems) => reasons.extend(problems),
+                // The way back must not depend on an index, nor on space for one.
+                Err(error) if existing.is_some() => self.event(&format!("the objects could not be looked over: {}", describe(&error))),
+                Err(error) => return Err(error),
             }
             reasons.extend(self.find_unmet(&new.manifest, old.as_ref()));
         }
@@ -336,12 +339,27 @@ impl Engine<'_> {
             self.event(&format!("reloading {}", plan.reload.join(", ")));
             step(Step::Reload { units: plan.reload.clone() }, &|| services(manager.reload(&plan.reload, START_TIME)))?;
         }
+        self.start_ended(&plan.keep)?;
         if !plan.start.is_empty() {
             self.event(&format!("starting {}", plan.start.join(", ")));
             step(Step::Start { units: plan.start.clone() }, &|| services(manager.start(&plan.start, START_TIME)))?;
         }
         self.event("waiting until it is healthy");
         self.machine.wait_healthy(&new.manifest)
+    }
+
+    /// Starts those of the kept units that ended by themselves, or nothing could be deployed while one is down.
+    ///
+    /// Both generations want them to run as they are, so there is nothing to undo.
+    fn start_ended(&self, kept: &[String]) -> Result<(), String> {
+        let manager = self.machine.services();
+        let states = manager.states(kept).map_err(|error| describe(&error))?;
+        let ended: Vec<String> = states.into_iter().filter(|state| !state.active).map(|state| state.unit).collect();
+        if ended.is_empty() {
+            return Ok(());
+        }
+        self.event(&format!("starting {}, which had ended", ended.join(", ")));
+        manager.start(&ended, START_TIME).map_err(|error| describe(&error))
     }
 
     /// Writes a step down, then does it; unless the trial was given up meanwhile.
@@ -427,7 +445,7 @@ fn bound_activation(prepared: &Prepared<'_>) -> Duration {
     let health = new.health_checks.iter().map(|check| Duration::from_millis(check.timeout_ms)).max().unwrap_or_default();
     let old_stop = prepared.old.as_ref().map_or(Duration::ZERO, |old| stop_time(&old.manifest.services));
     let confirmation = Duration::from_millis(prepared.trial.confirm_timeout_ms).min(CONFIRM_TIME_MAX);
-    old_stop + stop_time(&new.services) + START_TIME * 3 + hooks(new) + health + confirmation + ACTIVATION_MARGIN
+    old_stop + stop_time(&new.services) + START_TIME * 4 + hooks(new) + health + confirmation + ACTIVATION_MARGIN
 }
 
 fn find_fault(trial: &Trial) -> Option<String> {

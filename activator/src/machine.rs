@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use sarsen_store::fsutil::{self, FsError};
 use sarsen_store::manifest::{Manifest, Phase, StateDirectory};
-use sarsen_store::{ObjectRef, ObjectStore};
+use sarsen_store::{ObjectRef, ObjectStore, StoreError};
 
 use crate::binary;
 use crate::clock::{self, Moment};
@@ -94,10 +94,14 @@ impl Machine for Host {
     }
 
     fn check_closure(&self, bundle: &ObjectRef) -> Result<Vec<String>, ActivateError> {
-        let failed = |error: sarsen_store::StoreError| ActivateError::Machine { message: describe(&error) };
+        let failed = |error: StoreError| ActivateError::Machine { message: describe(&error) };
         let store = ObjectStore::open(self.profile.layout().root()).map_err(failed)?;
         let mut problems = Vec::new();
-        for object in store.closure(std::slice::from_ref(bundle)).map_err(failed)? {
+        let closure = match store.closure(std::slice::from_ref(bundle)) {
+            Err(error @ StoreError::Missing { .. }) => return Ok(vec![describe(&error)]),
+            closure => closure.map_err(failed)?,
+        };
+        for object in closure {
             problems.extend(store.check_object(&object).map_err(failed)?.iter().map(ToString::to_string));
             if problems.len() > PROBLEMS_MAX {
                 problems.truncate(PROBLEMS_MAX);

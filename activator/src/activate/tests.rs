@@ -19,6 +19,8 @@ use crate::services::{ServiceError, ServiceManager, UnitState};
 struct Manager {
     asked: Mutex<Vec<String>>,
     fails: Mutex<Option<String>>,
+    /// A unit that ended by itself.
+    ended: Mutex<Option<String>>,
 }
 
 impl Manager {
@@ -46,6 +48,7 @@ impl ServiceManager for Manager {
         self.ask(format!("install [{}] for [{}] at {target}", names(services), names(former)))
     }
     fn start(&self, units: &[String], _: Duration) -> Result<(), ServiceError> {
+        self.ended.lock().unwrap().take_if(|ended| units.contains(ended));
         self.ask(format!("start {}", units.join(" ")))
     }
     fn stop(&self, units: &[String], _: Duration) -> Result<(), ServiceError> {
@@ -57,7 +60,7 @@ impl ServiceManager for Manager {
     fn states(&self, units: &[String]) -> Result<Vec<UnitState>, ServiceError> {
         let state = |unit: &String| UnitState {
             unit: unit.clone(),
-            active: true,
+            active: self.ended.lock().unwrap().as_ref() != Some(unit),
             failed: self.fails.lock().unwrap().as_deref() == Some(&format!("state {unit}")),
             state: "odd".to_owned(),
             pid: None,
@@ -273,6 +276,27 @@ fn a_deployment_is_kept_when_it_is_confirmed() {
     assert_eq!(rig.result(2), (TrialResult::Committed, String::new()));
     let waiting = Response::OnTrial { generation: 2, previous: Some(1) };
     assert!(rig.reports.borrow().contains(&waiting));
+}
+
+#[test]
+fn a_kept_unit_that_ended_by_itself_is_started() {
+    let rig = Rig::new();
+    rig.deploy(&rig.bundle("one", &["a", "b"], "/1"));
+    rig.asked();
+    *rig.manager.ended.lock().unwrap() = Some("b".to_owned());
+    assert_eq!(rig.deploy(&rig.bundle("two", &["a", "b", "c"], "/1")), committed(2));
+    assert_eq!(rig.asked()[2..5], ["install [a b c] for [a b] at gen/2", "start b", "start c"]);
+}
+
+#[test]
+fn a_damaged_generation_is_not_returned_to() {
+    let rig = Rig::new();
+    let one = rig.bundle("one", &["a"], "/1");
+    rig.deploy(&one);
+    rig.deploy(&rig.bundle("two", &["a"], "/2"));
+    fsutil::replace_file(&rig.profile.layout().object(&one).join("damaged"), b"", 0o444).unwrap();
+    assert_eq!(rig.roll_back(None), Response::Refused { reasons: vec!["it is damaged".to_owned()] });
+    rig.check(Some(2), Some(2), Some("/two"));
 }
 
 #[test]

@@ -139,7 +139,8 @@ fn bounded(text: &str) -> &str {
 
 /// A peer's words for people: what is no text or would steer a terminal is replaced, what is too long is cut.
 fn readable(words: &[u8]) -> String {
-    let text: String = String::from_utf8_lossy(words).chars().map(|c| if c.is_control() { char::REPLACEMENT_CHARACTER } else { c }).collect();
+    let text: String =
+        String::from_utf8_lossy(words).chars().map(|c| if c.is_control() { char::REPLACEMENT_CHARACTER } else { c }).collect();
     bounded(&text).to_owned()
 }
 
