@@ -134,10 +134,15 @@ fn settle(layout: &Layout, only: Option<&ProfileName>) -> Result<ExitCode, Strin
         // A trial of another boot is settled while this one goes on: services start when that is done.
         let rebooted = profile.read_pending().ok().flatten().is_some_and(|pending| pending.boot_id != host.moment().boot_id);
         let verification = if rebooted { Verification::LeftToBoot } else { Verification::Now };
-        let settled = Engine { profile: &profile, machine: &host, report: &say_event }.settle_if_free(verification);
-        match settled {
+        let engine = Engine { profile: &profile, machine: &host, report: &say_event };
+        match engine.settle_if_free(verification) {
             Ok(Some(Response::RollbackFailed { .. })) => code = ExitCode::from(5),
-            Ok(_) => {}
+            Ok(Some(_)) => {}
+            // One profile is named by its dead man, who comes again and again until he is let go.
+            Ok(None) if only.is_some() && profile.directory().is_dir() => {
+                engine.dismiss_dead_man().unwrap_or_else(|error| say(&format!("profile {name}: {}", describe(&error))));
+            }
+            Ok(None) => {}
             Err(error) => {
                 say(&format!("profile {name}: {}", describe(&error)));
                 code = ExitCode::FAILURE;

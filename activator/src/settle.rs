@@ -32,6 +32,15 @@ impl Engine<'_> {
         }
     }
 
+    /// Lets the dead man go when there is nothing left to look after: a trial that was confirmed, and whose process died before it did so.
+    pub fn dismiss_dead_man(&self) -> Result<(), ActivateError> {
+        // Under the lock, so that no trial begins meanwhile and loses its own.
+        match Lock::attempt(&self.profile.lock())? {
+            Attempt::Held(_lock) if self.profile.read_pending()?.is_none() => Ok(self.machine.services().disarm_dead_man()?),
+            Attempt::Held(_) | Attempt::Busy(_) => Ok(()),
+        }
+    }
+
     /// Settles a trial that was left behind, if there is one. The caller holds the profile's lock.
     pub(crate) fn settle(&self, verification: Verification) -> Result<Option<Response>, ActivateError> {
         let Some(pending) = self.profile.read_pending()? else {

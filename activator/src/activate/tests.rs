@@ -541,6 +541,21 @@ fn a_commit_that_was_killed_is_finished_and_not_undone() {
 }
 
 #[test]
+fn the_dead_man_goes_when_nothing_is_left_to_look_after_and_not_before() {
+    let rig = interrupted(6);
+    let dismiss = |rig: &Rig| rig.with_engine(|engine| engine.dismiss_dead_man()).unwrap();
+    dismiss(&rig);
+    assert_eq!(rig.asked(), [""; 0], "a trial is pending");
+    rig.confirm_all();
+    let lock = crate::lock::Lock::attempt(&rig.profile.lock()).unwrap();
+    dismiss(&rig);
+    assert_eq!(rig.asked(), [""; 0], "somebody is at it");
+    drop(lock);
+    dismiss(&rig);
+    assert_eq!(rig.asked(), ["disarm"]);
+}
+
+#[test]
 fn a_generation_whose_trial_never_began_is_marked() {
     let rig = interrupted(6);
     statefile::remove(&rig.profile.pending()).unwrap();
