@@ -164,11 +164,8 @@ fn make_state_directory(wanted: &StateDirectory) -> Result<(), ActivateError> {
 }
 
 fn give_name(temporary: &Path, path: &Path, mode: u32, owner: Option<&Account>) -> Result<bool, FsError> {
-    fsutil::create_dir(temporary, 0o700)?;
-    if let Some(owner) = owner.filter(|owner| owner.uid != Account::own().uid) {
-        fsutil::set_owner(temporary, owner.uid, owner.gid)?;
-    }
-    fsutil::set_mode(temporary, mode)?;
+    let owner = owner.filter(|owner| owner.uid != Account::own().uid).map(|owner| (owner.uid, owner.gid));
+    fsutil::create_owned_dir(temporary, mode, owner)?;
     let named = fsutil::rename_noreplace(temporary, path)?;
     fsutil::sync_dir(path.parent().unwrap_or(Path::new("/")))?;
     Ok(named)

@@ -227,10 +227,17 @@ pub fn set_mode(path: &Path, mode: u32) -> Result<(), FsError> {
     rustix::fs::chmod(path, Mode::from_raw_mode(mode)).at("set the mode of", path)
 }
 
-/// Sets owner and group of a file or directory; does not follow a symbolic link.
-pub fn set_owner(path: &Path, user: u32, group: u32) -> Result<(), FsError> {
-    let (user, group) = (Uid::from_raw(user), Gid::from_raw(group));
-    rustix::fs::chownat(CWD, path, Some(user), Some(group), AtFlags::SYMLINK_NOFOLLOW).at("set the owner of", path)
+/// Creates a directory that must not exist yet, with exactly this mode and, if given, user and group.
+///
+/// Works by a handle: who may write to the directory above cannot have something else changed by putting a link in its place.
+pub fn create_owned_dir(path: &Path, mode: u32, owner: Option<(u32, u32)>) -> Result<(), FsError> {
+    rustix::fs::mkdir(path, Mode::from_raw_mode(0o700)).at("create the directory", path)?;
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let directory = rustix::fs::open(path, flags, Mode::empty()).at("open the directory", path)?;
+    if let Some((user, group)) = owner {
+        rustix::fs::fchown(&directory, Some(Uid::from_raw(user)), Some(Gid::from_raw(group))).at("set the owner of", path)?;
+    }
+    rustix::fs::fchmod(&directory, Mode::from_raw_mode(mode)).at("set the mode of", path)
 }
 
 /// Waits until the names in a directory are on disk.

@@ -28,6 +28,20 @@ fn files_are_replaced_whole_with_their_exact_mode() {
 }
 
 #[test]
+fn a_directory_has_its_exact_mode_and_takes_nobodys_place() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("data");
+    create_owned_dir(&path, 0o1777, Some((rustix::process::geteuid().as_raw(), rustix::process::getegid().as_raw()))).unwrap();
+    assert_eq!(mode_of(&path), 0o1777);
+    symlink("data", directory.path().join("link")).unwrap();
+    for taken in ["data", "link"] {
+        let error = create_owned_dir(&directory.path().join(taken), 0o700, None).unwrap_err();
+        assert_eq!(error.source.kind(), io::ErrorKind::AlreadyExists);
+    }
+    assert_eq!(mode_of(&path), 0o1777);
+}
+
+#[test]
 fn a_failed_replacement_leaves_nothing_behind() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("taken");
