@@ -176,8 +176,9 @@ impl std::str::FromStr for RemoteRoot {
 
     fn from_str(text: &str) -> Result<Self, InvalidRoot> {
         let allowed = |c: u8| c.is_ascii_alphanumeric() || matches!(c, b'.' | b'_' | b'/' | b'-');
-        if text.starts_with('/') && text.len() > 1 && text.bytes().all(allowed) && text.split('/').all(|component| component != "..") {
-            Ok(Self(text.trim_end_matches('/').to_owned()))
+        let trimmed = text.trim_end_matches('/');
+        if trimmed.starts_with('/') && text.bytes().all(allowed) && text.split('/').all(|component| component != "..") {
+            Ok(Self(trimmed.to_owned()))
         } else {
             Err(InvalidRoot { text: text.chars().take(200).collect() })
         }

@@ -85,12 +85,14 @@ impl Session {
             }
         };
         allow(&child, opening.timeout);
+        let mut awaited = ("connecting", opening.timeout);
         let first = read_greeting(&mut reader);
         let greeted = match (first, &opening.binary) {
             (Greeting::Needs(machine), Some(_)) if machine != std::env::consts::ARCH => {
                 return Err(TargetError::Architecture { host: host.to_owned(), found: machine, expected: std::env::consts::ARCH });
             }
             (Greeting::Needs(_), Some(binary)) => {
+                awaited = ("sending the activator", UPLOAD_TIMEOUT);
                 allow(&child, UPLOAD_TIMEOUT);
                 // If this fails, the other side is gone, and the read that follows tells why.
                 let _ = writer.write_all(binary).and_then(|()| writer.flush());
@@ -106,7 +108,7 @@ impl Session {
             Greeting::Needs(_) => String::from("it asks for its binary again"),
             Greeting::Absent(noise) => clean(&noise).trim().to_owned(),
         };
-        Err(no_greeting(host, child.as_mut(), opening.timeout, noise))
+        Err(no_greeting(host, child.as_mut(), awaited, noise))
     }
 
     /// The host at the other end.
@@ -244,12 +246,12 @@ fn allow_forever(child: Option<&Child>) {
     }
 }
 
-fn no_greeting(host: &str, child: Option<&mut Child>, timeout: Duration, noise: String) -> TargetError {
+fn no_greeting(host: &str, child: Option<&mut Child>, (waited_for, timeout): (&'static str, Duration), noise: String) -> TargetError {
     let host = host.to_owned();
     let Some(child) = child else { return TargetError::NoGreeting { host, words: noise } };
     let (status, words) = child.end();
     if child.expired() {
-        return TargetError::Deadline { host, waited_for: "connecting", seconds: timeout.as_secs() };
+        return TargetError::Deadline { host, waited_for, seconds: timeout.as_secs() };
     }
     let said = match (words.is_empty(), noise.is_empty()) {
         (false, _) => one_line(&words),

@@ -21,6 +21,16 @@ fn names_that_mean_something_to_ssh_or_a_shell_are_refused() {
 }
 
 #[test]
+fn roots_that_mean_something_to_a_shell_or_nothing_at_all_are_refused() {
+    for (text, root) in [("/var/lib/sarsen", "/var/lib/sarsen"), ("/srv/a-b_c.d/", "/srv/a-b_c.d")] {
+        assert_eq!(text.parse::<RemoteRoot>().unwrap().to_string(), root);
+    }
+    for text in ["", "/", "//", "relative", "/a b", "/$HOME", "/a/../b", "/a;b", "/a\n"] {
+        assert!(text.parse::<RemoteRoot>().is_err(), "{text:?}");
+    }
+}
+
+#[test]
 fn commands_are_split_like_a_shell_does() {
     let words = |text: &str| text.parse::<SshCommand>().map(|command| command.0);
     assert_eq!(words(r#" ssh -F "a b" 'c"d' e\ f "" "#).unwrap(), ["ssh", "-F", "a b", "c\"d", "e f", ""]);
