@@ -137,12 +137,11 @@ fn settle(layout: &Layout, only: Option<&ProfileName>) -> Result<ExitCode, Strin
         let engine = Engine { profile: &profile, machine: &host, report: &say_event };
         match engine.settle_if_free(verification) {
             Ok(Some(Response::RollbackFailed { .. })) => code = ExitCode::from(5),
-            Ok(Some(_)) => {}
             // One profile is named by its dead man, who comes again and again until he is let go.
             Ok(None) if only.is_some() && profile.directory().is_dir() => {
                 engine.dismiss_dead_man().unwrap_or_else(|error| say(&format!("profile {name}: {}", describe(&error))));
             }
-            Ok(None) => {}
+            Ok(_) => {}
             Err(error) => {
                 say(&format!("profile {name}: {}", describe(&error)));
                 code = ExitCode::FAILURE;

@@ -543,7 +543,7 @@ fn a_commit_that_was_killed_is_finished_and_not_undone() {
 #[test]
 fn the_dead_man_goes_when_nothing_is_left_to_look_after_and_not_before() {
     let rig = interrupted(6);
-    let dismiss = |rig: &Rig| rig.with_engine(|engine| engine.dismiss_dead_man()).unwrap();
+    let dismiss = |rig: &Rig| Engine { profile: &rig.profile, machine: rig, report: &|_| () }.dismiss_dead_man().unwrap();
     dismiss(&rig);
     assert_eq!(rig.asked(), [""; 0], "a trial is pending");
     rig.confirm_all();
