@@ -58,7 +58,7 @@ impl Lock {
         Ok(Attempt::Busy(holder(file)))
     }
 
-    /// Takes the lock at `path`, waiting for it up to [`PATIENCE`]. Only for locks that are held for a moment.
+    /// Takes the lock at `path`, waiting for it up to `PATIENCE`. Only for locks that are held for a moment.
     pub fn wait(path: &Path) -> Result<Self, ActivateError> {
         let end = clock::boottime() + PATIENCE;
         loop {
