@@ -55,6 +55,12 @@ impl Lab {
         self.testhost(&["ssh", host, "true"]).status.success()
     }
 
+    /// Lets all processes of a host die at once and waits until it has booted again.
+    pub(crate) fn crash(&self, host: &str) {
+        self.must(&["crash", host]);
+        self.must(&["wait", host]);
+    }
+
     /// Reboots a host and waits until it is back.
     pub(crate) fn reboot(&self, host: &str) {
         let before = self.on(host, "cat /proc/sys/kernel/random/boot_id");

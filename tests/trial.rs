@@ -1,4 +1,6 @@
-//! What nobody confirms does not stay: a generation that cuts its own host off, on a real host.
+//! What nobody confirms does not stay, on real hosts: a generation that cuts its own host off, and one whose host crashes meanwhile.
+
+use std::thread;
 
 use crate::lab::Lab;
 use crate::world::{World, eventually};
@@ -21,6 +23,26 @@ fn a_generation_that_cuts_its_host_off_is_given_up_by_the_host_itself() {
     operator.sarsen(&["status", "lab"]).expect(0);
 
     operator.edit("environments/lab/environment.toml", "cut = true", "cut = false");
+    operator.sarsen(&["deploy", "lab", "--yes"]).expect(0);
+    assert_eq!(lab.on("web1", NOTE), "version 2");
+}
+
+#[test]
+fn a_host_that_crashes_during_a_trial_boots_into_its_recorded_generation() {
+    let lab = Lab::start("boot", &[("web1", 11)]);
+    let operator = lab.operator(World::of("cutting"));
+    operator.sarsen(&["deploy", "lab", "--yes"]).expect(0);
+    operator.append("environments/lab/environment.toml", "\n[components.note]\nstall = true\nversion = \"2\"\n");
+    thread::scope(|scope| {
+        let deployment = scope.spawn(|| operator.sarsen(&["deploy", "lab", "--yes"]));
+        eventually("version 2 is on trial", || lab.on("web1", NOTE) == "version 2");
+        lab.crash("web1");
+        let run = deployment.join().expect("the deployment ends");
+        assert!([4, 6].contains(&run.code), "rolled back, or not known yet: {} {}", run.code, run.stderr);
+    });
+    assert_eq!(lab.on("web1", NOTE), "version 1");
+    assert_eq!(lab.on("web1", "ls /var/lib/sarsen/profiles/cutting/pending.json 2>/dev/null || true"), "");
+    operator.edit("environments/lab/environment.toml", "stall = true", "stall = false");
     operator.sarsen(&["deploy", "lab", "--yes"]).expect(0);
     assert_eq!(lab.on("web1", NOTE), "version 2");
 }
