@@ -25,6 +25,9 @@ pub(super) fn take_in(
     directories: &BTreeMap<String, PathBuf>,
     visible: Vec<ObjectRef>,
 ) -> Result<BTreeMap<String, ObjectRef>, RecipeError> {
+    for directory in directories.values() {
+        make_accessible(directory)?;
+    }
     let mut candidates = visible;
     let mut made = BTreeMap::new();
     let mut substitution = Substitution::new();
@@ -39,6 +42,32 @@ pub(super) fn take_in(
         made.insert(name, object);
     }
     Ok(made)
+}
+
+/// Gives the owner access to everything below `directory`. Builds take it away (`chmod -R a-w`), which nobody but the superuser can ignore;
+/// objects have no such modes, so the result is the same for all.
+fn make_accessible(directory: &Path) -> Result<(), FsError> {
+    let mut open = vec![directory.to_owned()];
+    while let Some(directory) = open.pop() {
+        let at = |error| FsError::new("list", &directory, error);
+        add_mode(&directory, 0o700)?;
+        for entry in std::fs::read_dir(&directory).map_err(at)? {
+            let entry = entry.map_err(at)?;
+            let kind = entry.file_type().map_err(at)?;
+            if kind.is_dir() {
+                open.push(entry.path());
+            } else if kind.is_file() {
+                add_mode(&entry.path(), 0o400)?;
+            }
+        }
+    }
+    Ok(())
+}
+
+fn add_mode(path: &Path, bits: u32) -> Result<(), FsError> {
+    let metadata = std::fs::symlink_metadata(path).map_err(|error| FsError::new("read the mode of", path, error))?;
+    let mode = metadata.permissions().mode() & 0o7777;
+    if mode & bits == bits { Ok(()) } else { fsutil::set_mode(path, mode | bits) }
 }
 
 /// The names of the outputs, each after those that it names.
@@ -115,5 +144,23 @@ fn rewrite(path: &Path, substitution: &Substitution) -> Result<(), FsError> {
             use std::os::unix::ffi::OsStringExt;
             fsutil::replace_symlink(path, Path::new(&std::ffi::OsString::from_vec(filled)))
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_build_locked_is_made_accessible() {
+        let output = tempfile::tempdir().unwrap();
+        let (directory, file) = (output.path().join("d"), output.path().join("d/f"));
+        fsutil::create_dir(&directory, 0o755).unwrap();
+        fsutil::replace_file(&file, b"", 0o110).unwrap();
+        fsutil::replace_symlink(&output.path().join("link"), Path::new("/nowhere")).unwrap();
+        fsutil::set_mode(&directory, 0o500).unwrap();
+        make_accessible(output.path()).unwrap();
+        let mode = |path: &Path| std::fs::symlink_metadata(path).unwrap().permissions().mode() & 0o777;
+        assert_eq!((mode(&directory), mode(&file)), (0o700, 0o510));
     }
 }
