@@ -2,7 +2,7 @@
 //!
 //! Evaluation sees only a snapshot, so that nothing changes under it and nothing outside the project can be reached.
 //! Reading covers `sarsen.toml`, `sarsen.lock` and all files below `components/`, `environments/` and `lib/`; other files do
-//! not exist for sarsen. A symbolic link is read as the file it names if that lies inside the project, and refused otherwise.
+//! not exist for sarsen, and neither do `.git` and the locks of an open editor. A symbolic link is read as the file it names if that lies inside the project, and refused otherwise.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -180,7 +180,8 @@ impl Reader {
             let Some(entry_name) = entry.file_name().to_str().map(str::to_owned) else {
                 return Err(SnapshotError::Name { path: below });
             };
-            if entry_name != ".git" {
+            // Emacs marks a file that is being edited with a link `.#NAME` that leads nowhere.
+            if entry_name != ".git" && !entry_name.starts_with(".#") {
                 self.read_entry(&below, format!("{name}/{entry_name}"), depth + 1)?;
             }
         }
@@ -240,6 +241,7 @@ mod tests {
             std::fs::write(root.join(path), text).unwrap();
         }
         std::os::unix::fs::symlink("component.star", root.join("components/a/link")).unwrap();
+        std::os::unix::fs::symlink("me@here.1:2", root.join("components/a/.#component.star")).unwrap();
         let snapshot = Snapshot::read(root).unwrap();
         assert_eq!(
             snapshot.files().map(|(path, _)| path).collect::<Vec<_>>(),

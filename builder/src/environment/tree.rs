@@ -143,7 +143,11 @@ fn convert(value: &DeValue<'_>, file: &Arc<str>) -> NodeKind {
         DeValue::Integer(integer) => {
             i64::from_str_radix(integer.as_str(), integer.radix()).map_or(NodeKind::Unsupported("an integer beyond 64 bits"), NodeKind::Int)
         }
-        DeValue::Float(float) => float.as_str().parse().map_or(NodeKind::Unsupported("a float that cannot be read"), NodeKind::Float),
+        DeValue::Float(float) => {
+            // What is no number is not equal to itself, and no file format but TOML has it.
+            let number = float.as_str().parse().ok().filter(|number: &f64| number.is_finite());
+            number.map_or(NodeKind::Unsupported("a float that is no number"), NodeKind::Float)
+        }
         DeValue::Boolean(value) => NodeKind::Bool(*value),
         DeValue::Datetime(_) => NodeKind::Unsupported("a date"),
         DeValue::Array(array) => NodeKind::List(
