@@ -68,6 +68,8 @@ pub enum Severity {
     Error,
     /// Worth a look; the model is usable.
     Warning,
+    /// Nothing is wrong: something that a definition says.
+    Note,
 }
 
 /// A remark that belongs to a diagnostic, with the place that it is about.
@@ -108,6 +110,13 @@ impl Diagnostic {
     #[must_use]
     pub fn warning(mut self) -> Self {
         self.severity = Severity::Warning;
+        self
+    }
+
+    /// The same as a note.
+    #[must_use]
+    pub fn as_note(mut self) -> Self {
+        self.severity = Severity::Note;
         self
     }
 
@@ -177,6 +186,7 @@ fn groups<'a>(diagnostic: &'a Diagnostic, snapshot: &'a Snapshot) -> Vec<Group<'
     let level = match diagnostic.severity {
         Severity::Error => Level::ERROR,
         Severity::Warning => Level::WARNING,
+        Severity::Note => Level::NOTE,
     };
     let mut first = Group::with_title(level.primary_title(diagnostic.message.as_str()).id(diagnostic.code));
     if let Some(location) = &diagnostic.location {

@@ -22,7 +22,7 @@ use crate::data::Data;
 use crate::diagnostic::Location;
 
 /// Names that `self` has already.
-const RESERVED: [&str; 18] = [
+pub(super) const RESERVED: [&str; 18] = [
     "add",
     "current",
     "environment",

@@ -222,7 +222,7 @@ fn optional(text: Option<&String>) -> Data {
 
 impl starlark::PrintHandler for Context {
     fn println(&self, text: &str) -> starlark::Result<()> {
-        self.collected.borrow_mut().outcome.messages.push(text.to_owned());
+        super::messages::push(&mut self.collected.borrow_mut().outcome.messages, text);
         Ok(())
     }
 }

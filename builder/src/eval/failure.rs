@@ -46,6 +46,13 @@ pub(super) fn location_of(span: &FileSpan) -> Location {
     Location { file: span.filename().to_owned(), line: count(begin.line), column: count(begin.column) }
 }
 
+/// The first tab after a span: where indentation is wrong, the span is the end of the line before.
+fn tab_after(span: &FileSpan) -> Option<Location> {
+    let start = usize::try_from(span.span.begin().get()).ok()?;
+    let tab = span.file.source().get(start..)?.find('\t')?;
+    Some(Location::of_offset(span.filename(), span.file.source(), start + tab))
+}
+
 /// How many bytes a span covers.
 pub(super) fn span_length(span: &FileSpan) -> u32 {
     u32::try_from(span.source_span().len()).unwrap_or(0)
@@ -81,6 +88,9 @@ pub(super) fn to_diagnostic(error: &starlark::Error) -> Diagnostic {
 fn word(error: &starlark::Error) -> Diagnostic {
     let text = error.without_diagnostic().to_string();
     let text = text.trim().trim_end_matches('.');
+    if let Some(diagnostic) = super::parameters::word(text, error.span()) {
+        return diagnostic;
+    }
     let text = text.strip_prefix("fail: ").unwrap_or(text);
     let code = match error.kind() {
         ErrorKind::Parser(_) => "E0201",
@@ -103,6 +113,7 @@ fn word(error: &starlark::Error) -> Diagnostic {
     if !acronym && let Some(first) = message.get_mut(..1) {
         first.make_ascii_lowercase();
     }
+    let code = if message == "tabs are not allowed" { "E0217" } else { code };
     let message = message.replace("object of type `Component`", "the component");
     let message = match code {
         "E0207" => "calls are nested too deeply".to_owned(),
@@ -115,6 +126,7 @@ fn word(error: &starlark::Error) -> Diagnostic {
     let diagnostic = match code {
         "E0207" => diagnostic.hint("is there a component or a function that uses itself?"),
         "E0209" => diagnostic.hint("make a copy: `list(x)` or `dict(x)`"),
+        "E0217" => diagnostic.at(error.span().and_then(tab_after)).hint("indent with spaces"),
         "E0208" => diagnostic.hint("one evaluation may take 2 million steps and 1 GiB of memory"),
         _ => diagnostic,
     };

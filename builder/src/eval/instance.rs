@@ -13,17 +13,14 @@ use starlark::values::none::{NoneOr, NoneType};
 use starlark::values::structs::AllocStruct;
 use starlark::values::{AllocValue, Heap, NoSerialize, StarlarkPagablePanic, StarlarkValue, Trace, Value, ValueLike, starlark_value};
 
-use super::component::{ComponentType, FrozenComponentType};
+use super::component::{ComponentType, FrozenComponentType, RESERVED};
 use super::context::{Context, Made};
 use super::convert::{to_data, to_value};
 use super::failure::Failure;
 use super::values::{PathValue, StepValue};
-use super::{Requirement, Task, add};
+use super::{Requirement, Task, add, messages};
 use crate::data::Data;
 use crate::diagnostic::{Location, list_names, nearest_name};
-
-/// The most bytes of one message of `self.log`.
-const MESSAGE_BYTES_MAX: usize = 4096;
 
 /// A component on a host, with its attributes.
 #[derive(Debug, Trace, ProvidesStaticType, Allocative, NoSerialize, StarlarkPagablePanic)]
@@ -78,7 +75,7 @@ impl<'v> StarlarkValue<'v> for Instance<'v> {
     }
 
     fn set_attr(&self, attribute: &str, new_value: Value<'v>) -> starlark::Result<()> {
-        if ["host", "environment", "features", "name", "parent", "root"].contains(&attribute) {
+        if RESERVED.contains(&attribute) {
             return Err(Failure::new("E0309", format!("`self.{attribute}` cannot be set")).into());
         }
         let mut attributes = self.attributes.borrow_mut();
@@ -375,11 +372,7 @@ fn instance_methods(builder: &mut MethodsBuilder) {
         eval: &mut Evaluator<'v, '_, '_>,
     ) -> starlark::Result<NoneType> {
         instance_of(this)?;
-        let mut text = message.to_str();
-        while text.len() > MESSAGE_BYTES_MAX {
-            text.pop();
-        }
-        Context::of(eval)?.collected.borrow_mut().outcome.messages.push(text);
+        messages::push(&mut Context::of(eval)?.collected.borrow_mut().outcome.messages, &message.to_str());
         Ok(NoneType)
     }
 

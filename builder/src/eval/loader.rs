@@ -3,6 +3,7 @@
 //! Every module is evaluated once, whoever loads it, and is frozen afterwards. A module that is wrong is reported once;
 //! those that load it are not evaluated and not reported again.
 
+use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
@@ -12,7 +13,7 @@ use starlark::syntax::{AstModule, Dialect, DialectTypes};
 use starlark::values::{FreezeError, FrozenHeapName, OwnedFrozenValue, ValueLike};
 
 use super::component::{AttributeInfo, FrozenComponentType};
-use super::{failure, nesting};
+use super::{failure, messages, nesting};
 use crate::diagnostic::{Diagnostic, Location};
 use crate::environment::is_component_name;
 use crate::snapshot::Snapshot;
@@ -141,7 +142,9 @@ impl Loader<'_> {
             return None;
         }
         let globals = &self.globals;
-        let result = catch_unwind(AssertUnwindSafe(|| evaluate_module(file, ast, &loads, globals)));
+        let printed = Printed::default();
+        let result = catch_unwind(AssertUnwindSafe(|| evaluate_module(file, ast, &loads, globals, &printed)));
+        self.diagnostics.extend(printed.into_note(file));
         let error = match result {
             Ok(Ok(module)) => return Some(module),
             Ok(Err(diagnostic)) => *diagnostic,
@@ -160,6 +163,12 @@ impl Loader<'_> {
         if text.len() > SOURCE_BYTES_MAX {
             let message = format!("`{file}` has {} bytes, more than the {SOURCE_BYTES_MAX} allowed", text.len());
             self.diagnostics.push(Diagnostic::new("E0211", message).hint("data belongs into environment.toml or templates"));
+            return None;
+        }
+        if let Some((offset, c)) = text.char_indices().find(|(_, c)| is_hidden(*c)) {
+            let message = format!("this file holds the invisible character U+{:04X}", u32::from(c));
+            let diagnostic = Diagnostic::new("E0218", message).at_range(file, text, &(offset..offset + c.len_utf8()));
+            self.diagnostics.push(diagnostic.hint("what is meant can be written as an escape in a string, such as `\\u202e`"));
             return None;
         }
         if let Some(offset) = nesting::too_deep_at(text) {
@@ -198,18 +207,30 @@ impl Loader<'_> {
     }
 }
 
-fn evaluate_module(file: &str, ast: AstModule, loads: &Loads, globals: &Globals) -> Result<FrozenModule, Box<Diagnostic>> {
+fn evaluate_module(
+    file: &str,
+    ast: AstModule,
+    loads: &Loads,
+    globals: &Globals,
+    printed: &Printed,
+) -> Result<FrozenModule, Box<Diagnostic>> {
     Module::with_temp_heap(|module| {
         {
             let mut evaluator = Evaluator::new(&module);
             evaluator.set_loader(loads);
             evaluator.enable_static_typechecking(true);
-            evaluator.set_print_handler(&Quiet);
+            evaluator.set_print_handler(printed);
             super::limit(&mut evaluator);
             evaluator.eval_module(ast, globals).map_err(|error| Box::new(failure::to_diagnostic(&error)))?;
         }
         module.freeze_named(FrozenHeapName::User(Box::new(file.to_owned()))).map_err(|error| Box::new(refuse_to_freeze(file, &error)))
     })
+}
+
+/// Whether a character shows a reader something else than what is there: controls, and those that turn the direction of writing.
+fn is_hidden(c: char) -> bool {
+    let is_turning = matches!(c, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
+    is_turning || c.is_control() && !matches!(c, '\t' | '\n' | '\r')
 }
 
 /// Words that a module holds what it cannot hold; the context of our own errors is the place.
@@ -243,11 +264,21 @@ impl FileLoader for Loads {
     }
 }
 
-/// Takes what modules print while they are loaded: there is no instance whose message it could be.
-struct Quiet;
+/// What a module prints while it is loaded: there is no instance whose message it could be.
+#[derive(Default)]
+struct Printed(RefCell<Vec<String>>);
 
-impl starlark::PrintHandler for Quiet {
-    fn println(&self, _text: &str) -> starlark::Result<()> {
+impl Printed {
+    fn into_note(self, file: &str) -> Option<Diagnostic> {
+        let messages = self.0.into_inner();
+        let note = Diagnostic::new("E0216", format!("`{file}` prints while it is loaded")).as_note();
+        (!messages.is_empty()).then(|| messages.into_iter().fold(note, |note, message| note.note(message, None)))
+    }
+}
+
+impl starlark::PrintHandler for Printed {
+    fn println(&self, text: &str) -> starlark::Result<()> {
+        messages::push(&mut self.0.borrow_mut(), text);
         Ok(())
     }
 }

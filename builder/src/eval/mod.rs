@@ -13,7 +13,9 @@ mod convert;
 mod failure;
 mod instance;
 mod loader;
+mod messages;
 mod nesting;
+mod parameters;
 mod steps;
 mod values;
 

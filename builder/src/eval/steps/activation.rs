@@ -9,7 +9,7 @@ use starlark::starlark_module;
 use starlark::values::none::NoneOr;
 use starlark::values::{Value, ValueLike};
 
-use super::{Declaration, bounded, checked_name, make};
+use super::{Declaration, bounded, checked_name, checked_unit, checked_user, make};
 use crate::environment::Resolver;
 use crate::eval::context::Context;
 use crate::eval::convert::to_text;
@@ -115,7 +115,7 @@ pub(in crate::eval) fn builtins(builder: &mut GlobalsBuilder) {
             phase: self::phase(phase)?,
             verify: verify.filter(|value| !value.is_none()).map_or_else(|| Ok(String::new()), |value| to_text(value, "`verify`"))?,
             update,
-            user: user.into_option().map(|user| checked_name(user, "user")).transpose()?,
+            user: user.into_option().map(checked_user).transpose()?,
             timeout_ms: bounded(timeout, "timeout", TIMEOUT_S_MAX)? * 1000,
         };
         Ok(make(eval, format!("Hook `{name}`"), Declaration::Ready(kind))?)
@@ -147,7 +147,8 @@ pub(in crate::eval) fn builtins(builder: &mut GlobalsBuilder) {
             (None, Some(address), None, None) => tcp_probe(address, resolver)?,
             (None, None, Some(command), None) => Probe::Command { command: to_text(command, "`command`")? },
             (None, None, None, Some(unit)) => {
-                Probe::Unit { unit: if unit.contains('.') { unit.to_owned() } else { format!("{unit}.service") } }
+                let unit = checked_unit(unit)?;
+                Probe::Unit { unit: if unit.contains('.') { unit } else { format!("{unit}.service") } }
             }
             _ => {
                 return Err(Failure::new("E0425", format!("health check `{name}` asks one thing"))

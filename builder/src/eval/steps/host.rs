@@ -12,7 +12,7 @@ use starlark::values::Value;
 use starlark::values::list::UnpackList;
 use starlark::values::none::NoneOr;
 
-use super::{Declaration, bounded, checked_absolute, checked_name, make};
+use super::{Declaration, bounded, checked_absolute, checked_name, checked_unit, checked_user, make};
 use crate::eval::context::Context;
 use crate::eval::convert::{to_text, to_text_map, to_texts};
 use crate::eval::failure::Failure;
@@ -102,11 +102,11 @@ pub(in crate::eval) fn builtins(builder: &mut GlobalsBuilder) {
             reload: reload.filter(|value| !value.is_none()).map_or_else(|| Ok(Vec::new()), |value| self::command(value, "`reload`"))?,
             reload_on: reload_on.items.into_iter().map(|value| to_text(value, "an element of `reload_on`")).collect::<Result<_, _>>()?,
             environment: texts(env, "`env`")?,
-            user: user.into_option().map(str::to_owned).or_else(|| context.scene.environment.service_user.clone()),
+            user: user.into_option().map(checked_user).transpose()?.or_else(|| context.scene.environment.service_user.clone()),
             working_directory: working_directory.into_option().map(|value| to_text(value, "`working_directory`")).transpose()?,
             restart: self::restart(restart)?,
             kind: r#type.to_owned(),
-            after: after.items,
+            after: after.items.iter().map(|unit| checked_unit(unit)).collect::<Result<_, _>>()?,
             stop_timeout_ms: bounded(stop_timeout, "stop_timeout", STOP_TIMEOUT_S_MAX)? * 1000,
             settings: texts(settings, "`settings`")?,
         };
@@ -133,7 +133,7 @@ pub(in crate::eval) fn builtins(builder: &mut GlobalsBuilder) {
         eval: &mut Evaluator<'v, '_, '_>,
     ) -> starlark::Result<StepValue> {
         let context = Context::find(eval).ok_or_else(|| crate::eval::component::outside("steps are made"))?;
-        let user = user.into_option().map(str::to_owned).or_else(|| context.scene.environment.service_user.clone());
+        let user = user.into_option().map(checked_user).transpose()?.or_else(|| context.scene.environment.service_user.clone());
         let mode = u32::try_from(mode).ok().filter(|mode| mode & !0o1777 == 0);
         let mode = mode.ok_or_else(|| Failure::new("E0416", "the mode of a state directory goes from 0 to 0o1777").hint("write 0o750"))?;
         let declaration = Declaration::StateDirectory { name: checked_name(name, "state directory")?, user, mode };
@@ -163,7 +163,7 @@ pub(in crate::eval) fn builtins(builder: &mut GlobalsBuilder) {
                 (format!("program `{program}`"), Requirement::Program { program: checked_name(program, "program")?, component })
             }
             (None, Some(port), None) => (format!("port `{port}`"), Requirement::Port { port: to_port(port)?, component }),
-            (None, None, Some(user)) => (format!("user `{user}`"), Requirement::User { user: checked_name(user, "user")?, component }),
+            (None, None, Some(user)) => (format!("user `{user}`"), Requirement::User { user: checked_user(user)?, component }),
             _ => {
                 return Err(Failure::new("E0423", "a requirement names one thing").hint("give one of `program`, `port` and `user`").into());
             }

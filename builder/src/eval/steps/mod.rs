@@ -47,6 +47,26 @@ pub(super) fn checked_name(name: &str, what: &str) -> Result<String, Failure> {
         .hint("names are made of `A-Za-z0-9._-` and begin with a letter or digit"))
 }
 
+/// Checks the name of a user of the target, as useradd(8) takes it, with capitals and dots.
+pub(super) fn checked_user(name: &str) -> Result<String, Failure> {
+    let allowed = |c: char| c.is_ascii_alphanumeric() || "._-".contains(c);
+    if !name.is_empty() && name.len() <= 32 && !name.starts_with(['.', '-']) && name.chars().all(allowed) {
+        return Ok(name.to_owned());
+    }
+    Err(Failure::new("E0406", format!("`{}` cannot be the name of a user", name.escape_debug()))
+        .hint("names are made of `A-Za-z0-9._-` and begin with a letter, a digit or `_`"))
+}
+
+/// Checks the name of a unit of the target, with or without its suffix, as systemd.unit(5) has it.
+pub(super) fn checked_unit(name: &str) -> Result<String, Failure> {
+    let allowed = |c: char| c.is_ascii_alphanumeric() || ":_.@\\-".contains(c);
+    if !name.is_empty() && name.len() <= 255 && name.chars().all(allowed) {
+        return Ok(name.to_owned());
+    }
+    Err(Failure::new("E0406", format!("`{}` cannot be the name of a unit", name.escape_debug()))
+        .hint("for example `postgresql` or `network-online.target`"))
+}
+
 /// Checks a positive number that is bounded.
 pub(super) fn bounded(value: i32, what: &str, max: u32) -> Result<u64, Failure> {
     let number = u32::try_from(value).ok().filter(|number| (1..=max).contains(number));
