@@ -6,7 +6,7 @@ use std::time::Duration;
 use sarsen_builder::diagnostic::{Diagnostic, Severity, render_diagnostics};
 use sarsen_builder::model::Model;
 use sarsen_builder::plan::plan;
-use sarsen_builder::realise::{BuildError, BuildEvent, Options, Realised, log_directory, realise};
+use sarsen_builder::realise::{BuildError, BuildEvent, Options, Realised, RecipeError, log_directory, realise};
 use sarsen_builder::snapshot::{PROJECT_FILE, Snapshot, find_project};
 use sarsen_builder::{Assessment, Input, assess, sandbox};
 use sarsen_store::ObjectStore;
@@ -65,18 +65,27 @@ impl Project {
     }
 
     /// Evaluates an environment.
-    pub(crate) fn assess(&self, context: &Context, environment: &str) -> Result<Assessment, CommandError> {
-        let root = context.root.to_str().ok_or_else(|| {
-            CommandError::new(Exit::Usage, format!("the root `{}` is not UTF-8", context.root.display()))
-                .hint("give another with --root DIR")
-        })?;
-        Ok(assess(&Input { snapshot: &self.snapshot, environment, local_root: root, workers: context.workers() }))
+    fn assess(&self, context: &Context, environment: &str) -> Result<Assessment, CommandError> {
+        let local_root = local_root(context)?;
+        Ok(assess(&Input { snapshot: &self.snapshot, environment, local_root, workers: context.workers() }))
+    }
+
+    /// What is wrong with environments, all if none is named.
+    pub(crate) fn check(&self, context: &Context, environments: &[String]) -> Result<Vec<Diagnostic>, CommandError> {
+        Ok(sarsen_builder::check(&self.snapshot, environments, local_root(context)?, context.workers()))
     }
 
     /// Diagnostics as people read them.
     pub(crate) fn render(&self, context: &Context, diagnostics: &[Diagnostic]) -> String {
         render_diagnostics(diagnostics, &self.snapshot, context.colours_talk())
     }
+}
+
+/// The root as definitions see it where the environment is this machine.
+fn local_root(context: &Context) -> Result<&str, CommandError> {
+    context.root.to_str().ok_or_else(|| {
+        CommandError::new(Exit::Usage, format!("the root `{}` is not UTF-8", context.root.display())).hint("give another with --root DIR")
+    })
 }
 
 /// Opens the local store.
@@ -114,5 +123,10 @@ fn build_error(error: &BuildError) -> CommandError {
         let place = failure.at.as_ref().map(|at| format!("{}:{}:{}: ", at.file, at.line, at.column)).unwrap_or_default();
         push_line(&mut text, &format!("{place}{}: {}", failure.label, chain(&failure.error)));
     }
-    CommandError::of(Exit::Failed, error).after(text).hint("the logs have everything that the builds printed")
+    let error = CommandError::of(Exit::Failed, error).after(text);
+    if failures.iter().any(|failure| matches!(failure.error, RecipeError::Unsuccessful { .. })) {
+        error.hint("a build has no network and sees only its sources, its inputs and /usr; the log has everything that it printed")
+    } else {
+        error
+    }
 }

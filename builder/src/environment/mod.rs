@@ -29,23 +29,13 @@ const ROOT_DEFAULT: &str = "/var/lib/sarsen";
 
 /// What `sarsen.toml` says.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Project {
+pub(crate) struct Project {
     /// The project's name: `[a-z][a-z0-9-]*`.
-    pub name: String,
-    /// The build machine's store, if the project names one; relative to the project directory or absolute.
-    pub store: Option<String>,
+    pub(crate) name: String,
 }
 
-/// Reads `sarsen.toml`.
-///
-/// Errors: every unknown key and every value that is wrong.
-pub fn parse_project(snapshot: &Snapshot) -> Result<Project, Vec<Diagnostic>> {
-    let mut diagnostics = Vec::new();
-    let project = parse_project_into(snapshot, &mut diagnostics);
-    project.filter(|_| diagnostics.is_empty()).ok_or(diagnostics)
-}
-
-pub(crate) fn parse_project_into(snapshot: &Snapshot, diagnostics: &mut Vec<Diagnostic>) -> Option<Project> {
+/// Reads `sarsen.toml`; every unknown key and every value that is wrong is pushed to `diagnostics`.
+pub(crate) fn parse_project(snapshot: &Snapshot, diagnostics: &mut Vec<Diagnostic>) -> Option<Project> {
     if snapshot.file(PROJECT_FILE).is_none() {
         diagnostics.push(Diagnostic::new("E0107", "the project has no `sarsen.toml`").hint("`sarsen init` makes one"));
         return None;
@@ -70,9 +60,8 @@ pub(crate) fn parse_project_into(snapshot: &Snapshot, diagnostics: &mut Vec<Diag
             span.diagnostic(snapshot, "E0107", "`[project]` has no `name`").hint("the name is also the name of the profile on the hosts"),
         );
     }
-    let store = section.take_as("store", "a path", diagnostics, |kind| tree::text(kind).filter(|path| !path.is_empty()).map(str::to_owned));
     section.finish(diagnostics);
-    Some(Project { name: name?, store })
+    Some(Project { name: name? })
 }
 
 /// One environment: settings, hosts, overrides and addresses.

@@ -11,7 +11,7 @@ use std::sync::{Arc, Mutex};
 
 use crate::data::Data;
 use crate::diagnostic::{Diagnostic, Severity, sort_diagnostics};
-use crate::environment::{Environment, Overrides, parse_environment, parse_project_into};
+use crate::environment::{Environment, Overrides, parse_environment, parse_project};
 use crate::eval::{ComponentInfo, Definitions, Resources, STACK_BYTES, Scene, load_definitions};
 use crate::model::{ComponentModel, HostModel, Model, Resource};
 use crate::snapshot::Snapshot;
@@ -61,28 +61,28 @@ pub fn assess(input: &Input<'_>) -> Assessment {
     assessment
 }
 
-/// Evaluates every environment of a project; gives all diagnostics, each once.
-pub fn check(snapshot: &Snapshot, local_root: &str, workers: usize) -> Vec<Diagnostic> {
-    let environments = snapshot.environments();
-    let inputs = environments.iter().map(|environment| Input { snapshot, environment, local_root, workers });
+/// Evaluates environments of a project, all if none is named; gives all diagnostics, each once.
+pub fn check(snapshot: &Snapshot, environments: &[String], local_root: &str, workers: usize) -> Vec<Diagnostic> {
+    let all = snapshot.environments();
+    let chosen = if environments.is_empty() { all } else { environments.iter().map(String::as_str).collect() };
+    // Without any environment, the rest of the project is looked at nevertheless, and the missing one is named.
+    let chosen = if chosen.is_empty() { vec!["dev"] } else { chosen };
+    let inputs = chosen.into_iter().map(|environment| Input { snapshot, environment, local_root, workers });
     let mut diagnostics: Vec<Diagnostic> = inputs.flat_map(|input| assess(&input).diagnostics).collect();
-    if environments.is_empty() {
-        diagnostics.push(Diagnostic::new("E0101", "the project has no environment").hint("write `environments/dev/environment.toml`"));
-    }
     sort_diagnostics(&mut diagnostics);
     diagnostics
 }
 
 fn assess_here(input: &Input<'_>) -> Assessment {
     let mut diagnostics = Vec::new();
-    let project = parse_project_into(input.snapshot, &mut diagnostics);
+    let project = parse_project(input.snapshot, &mut diagnostics);
     let environment = parse_environment(input.snapshot, input.environment, &mut diagnostics);
     let definitions = load_definitions(input.snapshot, &mut diagnostics);
     let Some(environment) = environment else { return Assessment { model: None, diagnostics } };
 
     check_names(input.snapshot, &environment, &definitions, &mut diagnostics);
     let attributes = attributes(input.snapshot, &environment, &definitions, &mut diagnostics);
-    let consistent = diagnostics.is_empty();
+    let consistent = diagnostics.iter().all(|diagnostic| diagnostic.severity != Severity::Error);
 
     let project = project.map_or_else(|| "project".to_owned(), |project| project.name);
     let profile = environment.profile.clone().unwrap_or_else(|| project.clone());

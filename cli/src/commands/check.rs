@@ -1,7 +1,7 @@
 //! `sarsen check`: what is wrong with the definitions, in all environments at once.
 
 use clap::Args;
-use sarsen_builder::diagnostic::{Diagnostic, Location, Severity, sort_diagnostics};
+use sarsen_builder::diagnostic::{Diagnostic, Location, Severity};
 use serde::Serialize;
 
 use crate::args::Format;
@@ -59,16 +59,9 @@ pub(crate) fn run(arguments: &Arguments, context: &Context) -> Result<Exit, Comm
     if environments.is_empty() {
         environments = project.snapshot.environments().into_iter().map(str::to_owned).collect();
     }
-    if environments.is_empty() {
-        return Err(CommandError::new(Exit::Usage, "the project has no environment").hint("write environments/NAME/environment.toml"));
-    }
-    let mut diagnostics: Vec<Diagnostic> = Vec::new();
-    for environment in &environments {
-        diagnostics.extend(project.assess(context, environment)?.diagnostics);
-    }
-    sort_diagnostics(&mut diagnostics);
-    let errors = diagnostics.iter().filter(|diagnostic| diagnostic.severity == Severity::Error).count();
-    let warnings = diagnostics.len() - errors;
+    let diagnostics = project.check(context, &arguments.environments)?;
+    let number = |severity| diagnostics.iter().filter(|diagnostic| diagnostic.severity == severity).count();
+    let (errors, warnings) = (number(Severity::Error), number(Severity::Warning));
     let summary = format!("{}: {}, {}", count(environments.len(), "environment"), count(errors, "error"), count(warnings, "warning"));
     match context.format {
         Format::Json => {
@@ -86,6 +79,7 @@ fn entry(diagnostic: &Diagnostic) -> Entry<'_> {
         severity: match diagnostic.severity {
             Severity::Error => "error",
             Severity::Warning => "warning",
+            Severity::Note => "note",
         },
         code: diagnostic.code,
         message: &diagnostic.message,
