@@ -88,10 +88,15 @@ impl Context {
         anstream::AutoStream::choice(&io::stderr()) != anstream::ColorChoice::Never
     }
 
-    /// Writes data.
+    /// Writes data. A reader that has gone away is no failure: the command goes on, and its exit code says what became of its work.
     pub(crate) fn print(&self, text: &str) -> Result<(), CommandError> {
         let mut stream = io::stdout().lock();
-        stream.write_all(text.as_bytes()).and_then(|()| stream.flush()).map_err(|error| CommandError::output(&error))
+        match stream.write_all(text.as_bytes()).and_then(|()| stream.flush()) {
+            Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
+                Err(CommandError::new(Exit::Failed, "cannot write to standard output").because(&error))
+            }
+            Ok(()) | Err(_) => Ok(()),
+        }
     }
 
     /// Writes data as JSON: an object with a version and the members of `body`.

@@ -1,7 +1,6 @@
 //! Errors as commands report them: what was wrong with all causes on one line, what to do on the next, and the exit code.
 
 use std::error::Error;
-use std::io;
 use std::process::ExitCode;
 
 use crate::context::say;
@@ -42,24 +41,17 @@ pub(crate) struct CommandError {
     before: String,
     message: String,
     hints: Vec<String>,
-    broken_pipe: bool,
 }
 
 impl CommandError {
     /// An error with its message: lower case, no final period.
     pub(crate) fn new(exit: Exit, message: impl Into<String>) -> Self {
-        Self { exit, before: String::new(), message: message.into(), hints: Vec::new(), broken_pipe: false }
+        Self { exit, before: String::new(), message: message.into(), hints: Vec::new() }
     }
 
     /// An error of a library with all its causes.
     pub(crate) fn of(exit: Exit, error: &dyn Error) -> Self {
         Self::new(exit, chain(error))
-    }
-
-    /// Standard output could not be written.
-    pub(crate) fn output(error: &io::Error) -> Self {
-        let broken_pipe = error.kind() == io::ErrorKind::BrokenPipe;
-        Self { broken_pipe, ..Self::new(Exit::Failed, "cannot write to standard output").because(error) }
     }
 
     /// The same with its cause.
@@ -78,11 +70,6 @@ impl CommandError {
     pub(crate) fn after(mut self, text: String) -> Self {
         self.before = text;
         self
-    }
-
-    /// Whether the reader of the data went away.
-    pub(crate) fn is_broken_pipe(&self) -> bool {
-        self.broken_pipe
     }
 
     /// Tells people.

@@ -13,6 +13,10 @@ use crate::error::{CommandError, Exit};
 
 /// The hosts of an environment, without the ignored ones, in the order of their names.
 pub(crate) fn hosts(context: &Context, model: &Model) -> Result<Vec<Host>, CommandError> {
+    if model.hosts.iter().all(|host| host.ignore) {
+        return Err(CommandError::new(Exit::Usage, format!("environment `{}` has no host to go to", model.environment))
+            .hint("name one in [hosts], without `ignore = true`"));
+    }
     if !context.activator.is_file() {
         return Err(CommandError::new(
             Exit::Failed,

@@ -17,7 +17,6 @@ mod render;
 mod revision;
 
 use context::Context;
-use error::Exit;
 
 fn main() -> ExitCode {
     if std::env::args_os().nth(1).is_some_and(|argument| argument == sarsen_builder::sandbox::ENTRY_ARGUMENT) {
@@ -30,7 +29,6 @@ fn main() -> ExitCode {
     };
     match commands::run(arguments.command, &context) {
         Ok(exit) => exit.into(),
-        Err(error) if error.is_broken_pipe() => Exit::Done.into(),
         Err(error) => error.report().into(),
     }
 }

@@ -25,22 +25,23 @@ struct HostEntry<'a> {
 /// Prints the report and says how the command ends.
 pub(crate) fn finish(context: &Context, environment: &str, report: &DeploymentReport) -> Result<Exit, CommandError> {
     let hosts: Vec<HostEntry<'_>> = report.iter().map(|host| describe(&host.host, &host.outcome)).collect();
-    match context.format {
-        Format::Json => context.print_json(&Report { environment, hosts })?,
+    let printed = match context.format {
+        Format::Json => context.print_json(&Report { environment, hosts }),
         Format::Text => {
             let rows: Vec<[String; 3]> = hosts.iter().map(row).collect();
-            context.print(&columns(&rows, 0))?;
+            context.print(&columns(&rows, 0))
         }
-    }
+    };
     let exit = report.iter().map(|host| exit_of(&host.outcome)).max_by_key(|exit| weight(*exit)).unwrap_or(Exit::Done);
     let hint = match exit {
-        Exit::Done => return Ok(exit),
+        Exit::Done => return printed.map(|()| exit),
         Exit::Refused | Exit::Failed => "nothing was changed on any host that is not named as changed above",
         Exit::Locked => "wait for the other deployment, or ask who holds the lock",
         Exit::RolledBack => "every host named `rolled back` runs what it ran before",
         Exit::RollbackFailed => "look at these hosts now: `sarsen status` shows what runs there",
         Exit::Unknown | Exit::Usage => "a host that was not confirmed goes back by itself; `sarsen status` shows what runs there",
     };
+    // What became of the hosts matters more than whether the table could be written.
     Err(CommandError::new(exit, summary(environment, exit)).hint(hint))
 }
 

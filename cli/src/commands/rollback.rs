@@ -71,6 +71,7 @@ fn outlook(hosts: &[Host], to: Option<u64>, environment: &str, jobs: usize) -> R
 fn goal(status: &Status, generations: &[GenerationInfo], to: Option<u64>) -> Result<String, String> {
     let Some(current) = &status.current else { return Err(String::from("it has no generation")) };
     let goal = match to {
+        Some(to) if to == current.number => return Ok(format!("nothing to do, it runs generation {to} already")),
         Some(to) if generations.iter().any(|generation| generation.number == to) => to,
         Some(to) => return Err(format!("there is no generation {to}")),
         None => current.previous.ok_or_else(|| format!("generation {} is its first", current.number))?,
