@@ -20,6 +20,28 @@ fn unknown_environment() {
 }
 
 #[test]
+fn no_environment_at_all() {
+    let world = World::empty();
+    world.write("sarsen.toml", "[project]\nname = \"new\"\nstor = \"x\"\n");
+    assert_snapshot!(world.sarsen(&["check"]).expect(2).snapshot());
+}
+
+#[test]
+fn no_hosts() {
+    let world = World::of("hello");
+    world.write("environments/dev/environment.toml", "[environment]\nconnect = \"local\"\n");
+    assert_snapshot!(world.sarsen(&["deploy", "dev", "--yes"]).expect(2).snapshot());
+}
+
+#[test]
+fn a_reader_that_went_away_does_not_make_a_failure_a_success() {
+    let world = World::of("hello").through(&["bash", "-c", r#"exec {gone}> >(:); wait $!; exec "$0" "$@" >&"$gone""#]);
+    world.sarsen(&["check", "--format", "json"]).expect(0);
+    world.edit("environments/dev/environment.toml", "connect =", "conect =");
+    world.sarsen(&["check", "--format", "json"]).expect(2).says("1 environment: 1 error");
+}
+
+#[test]
 fn unknown_component() {
     let world = World::of("hello");
     world.edit("environments/dev/environment.toml", "\"hello\"", "\"helo\"");
