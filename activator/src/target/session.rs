@@ -30,6 +30,9 @@ pub(super) const NEED: &[u8] = b"\nsarsen-need ";
 /// How long sending the activator's binary may take: some megabytes over a slow line.
 const UPLOAD_TIMEOUT: Duration = Duration::from_mins(5);
 
+/// How long the first exchange may take: a target settles a trial that was left behind before it answers, which stops and starts services.
+const HELLO_TIMEOUT: Duration = Duration::from_mins(10);
+
 /// What ssh exits with when it failed itself.
 const SSH_FAILED: i32 = 255;
 
@@ -121,7 +124,7 @@ impl Session {
     /// Errors: [`TargetError::Version`], [`TargetError::Refused`], and whatever a lost connection is.
     pub fn hello(&mut self, identity: &Identity) -> Result<Facts, TargetError> {
         let request = Request::Hello { version: PROTOCOL_VERSION, identity: identity.clone() };
-        match self.request(&request, ANSWER_TIMEOUT, &mut |_| {})? {
+        match self.request(&request, HELLO_TIMEOUT, &mut |_| {})? {
             Response::Hello { version: PROTOCOL_VERSION, facts } => Ok(facts),
             Response::Hello { version, .. } => {
                 Err(TargetError::Version { host: self.host.clone(), found: version, expected: PROTOCOL_VERSION })
