@@ -66,7 +66,9 @@ impl Place<'_> {
         let text = render_settle_unit(root, self.target);
         let present = fsutil::read_file_if_exists(&path, UNIT_BYTES_MAX).map_err(file_error)?;
         if present.as_ref().is_some_and(|present| !is_settle_unit_of(present, root)) {
-            return Err(ServiceError::Foreign { path: path.display().to_string() });
+            let path = path.display().to_string();
+            let ours = present.is_some_and(|present| present.starts_with(MARK.as_bytes()));
+            return Err(if ours { ServiceError::OtherInstallation { path } } else { ServiceError::Foreign { path } });
         }
         if present.as_deref() != Some(text.as_bytes()) {
             fsutil::replace_file(&path, text.as_bytes(), 0o644).map_err(file_error)?;

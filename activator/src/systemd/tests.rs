@@ -119,7 +119,7 @@ fn installs_the_unit_that_settles_at_boot_for_one_root_only() {
     assert!(stage.path("units/multi-user.target.wants/sarsen-settle.service").exists());
     let other = Systemd { root: "/home/x".into(), ..stage.systemd() };
     let error = other.install(&stage.path("current"), &[], &[]).unwrap_err();
-    assert!(matches!(error, ServiceError::Foreign { .. }), "{error}");
+    assert!(matches!(error, ServiceError::OtherInstallation { .. }), "{error}");
 }
 
 #[test]
