@@ -107,6 +107,11 @@ impl ActivateError {
     }
 }
 
+/// Cuts a text after at most `bytes_max` bytes, and shows that it was cut.
+pub(crate) fn shorten(text: &str, bytes_max: usize) -> String {
+    if text.len() <= bytes_max { text.to_owned() } else { format!("{}…", &text[..text.floor_char_boundary(bytes_max)]) }
+}
+
 /// An error and its causes in one line, joined by `: `.
 pub fn describe(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();

@@ -12,7 +12,7 @@ use sarsen_store::manifest::{self, Service};
 
 use crate::activate::{Engine, START_TIME, link_obstacle, stop_time};
 use crate::diff::Loaded;
-use crate::error::{ActivateError, describe};
+use crate::error::{ActivateError, describe, shorten};
 use crate::generation::TrialResult;
 use crate::journal::{Undo, plan_undo};
 use crate::pending::Pending;
@@ -65,7 +65,7 @@ impl Engine<'_> {
         if verification == Verification::Now && way_is_open {
             self.verify_units(pending.previous, &mut failures);
         }
-        let failure = (!failures.is_empty()).then(|| failures.join("; "));
+        let failure = (!failures.is_empty()).then(|| shorten(&failures.join("; "), statefile::FAILURE_BYTES_MAX));
         self.record_going_back(pending, reason, failure.as_deref());
         if way_is_open && let Err(error) = statefile::remove(&self.profile.pending()) {
             self.event(&format!("the trial could not be removed: {}", describe(&error)));

@@ -8,12 +8,13 @@ use sarsen_store::manifest::Phase as HookPhase;
 
 use crate::activate::Engine;
 use crate::clock::Moment;
-use crate::error::{ActivateError, describe};
+use crate::error::{ActivateError, describe, shorten};
 use crate::generation::TrialResult;
 use crate::goback::Verification;
 use crate::lock::{Attempt, Lock};
 use crate::pending::{Decision, Pending, Phase};
 use crate::protocol::Response;
+use crate::statefile::FAILURE_BYTES_MAX;
 
 impl Engine<'_> {
     /// Settles a trial that was left behind, if there is one and nobody else is at it.
@@ -54,6 +55,7 @@ impl Engine<'_> {
 
     /// Gives a trial up for `reason`, unless it was decided already, and carries the decision out. The caller holds the profile's lock.
     pub(crate) fn end_trial(&self, pending: &Pending, reason: &str, verification: Verification) -> Response {
+        let reason = &shorten(reason, FAILURE_BYTES_MAX);
         match self.profile.give_up(&pending.nonce, reason) {
             Ok(Decision::Committed(pending)) => {
                 self.finish_after_commit(&pending);
@@ -103,7 +105,7 @@ impl Engine<'_> {
         };
         match hooks {
             Ok(lines) => notes.extend(lines),
-            Err(failure) => notes.push(format!("after the confirmation: {failure}")),
+            Err(failure) => notes.push(format!("after the confirmation: {}", shorten(&failure, FAILURE_BYTES_MAX))),
         }
         if notes.is_empty() {
             return;

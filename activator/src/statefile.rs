@@ -16,6 +16,9 @@ pub(crate) const STATE_VERSION: u32 = 1;
 /// The longest file, in bytes: records hold a few names, a reason with the last lines of a log, and notes.
 pub(crate) const STATE_BYTES_MAX: u64 = 1 << 20;
 
+/// The longest text of one failure in such a file, in bytes: what every unit of a host printed last may be more than the file may hold.
+pub(crate) const FAILURE_BYTES_MAX: usize = 64 << 10;
+
 #[derive(Deserialize)]
 struct VersionOnly {
     version: u64,

@@ -9,7 +9,7 @@ use sarsen_store::manifest::Manifest;
 use super::Session;
 use crate::activate::{Engine, describe_identity};
 use crate::diff::{Loaded, plan_activation};
-use crate::error::ActivateError;
+use crate::error::{ActivateError, shorten};
 use crate::lock;
 use crate::pending::Phase;
 use crate::protocol::{Facts, GenerationInfo, Response, Status, UnitStatus};
@@ -80,11 +80,7 @@ impl Session {
         if pending == Some(number) {
             "pending".clone_into(&mut info.result);
         }
-        if let Some(reason) = info.reason.as_mut().filter(|reason| reason.len() > REASON_BYTES_MAX) {
-            let end = (0..=REASON_BYTES_MAX).rev().find(|end| reason.is_char_boundary(*end)).unwrap_or(0);
-            reason.truncate(end);
-            reason.push('…');
-        }
+        info.reason = info.reason.map(|reason| shorten(&reason, REASON_BYTES_MAX));
         Ok(Some(info))
     }
 
