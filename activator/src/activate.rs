@@ -331,8 +331,8 @@ impl Engine<'_> {
         step(Step::Switch { from: pending.previous, to: pending.generation }, &|| self.profile.switch_to(Some(pending.generation)))?;
         step(Step::Install, &|| services(manager.install(&current, &new.manifest.services, old_services)))?;
         for path in plan.links_make.iter().chain(&plan.links_remove) {
-            let target = new.manifest.links.iter().find(|link| link.path == *path).map(|link| link.target.as_str());
-            self.change_link(&pending.nonce, path, target)?;
+            let own = old.as_ref().and_then(|old| find_target(&old.manifest, path));
+            self.change_link(&pending.nonce, path, own, find_target(&new.manifest, path))?;
         }
         self.events(&self.machine.run_hooks(&new.manifest, HookPhase::PostSwitch, pending.generation)?);
         if !plan.reload.is_empty() {
@@ -373,13 +373,18 @@ impl Engine<'_> {
         self.profile.append_step(step).and_then(|()| action()).map_err(|error| describe(&error))
     }
 
-    fn change_link(&self, nonce: &str, path: &str, target: Option<&str>) -> Result<(), String> {
+    /// Leads a managed path to `target`, or removes it if it still leads where the previous generation led it, which is `own`.
+    fn change_link(&self, nonce: &str, path: &str, own: Option<&str>, target: Option<&str>) -> Result<(), String> {
         let place = Path::new(path);
         if let Some(obstacle) = link_obstacle(place) {
             return Err(obstacle);
         }
         let former = statefile::read_link(place).map_err(|error| describe(&error))?;
         if former.as_deref() == target {
+            return Ok(());
+        }
+        if target.is_none() && former.as_deref() != own {
+            self.event(&format!("`{path}` was changed by somebody else and stays as it is"));
             return Ok(());
         }
         let step = Step::Link { path: path.to_owned(), former, target: target.map(str::to_owned) };
@@ -423,6 +428,10 @@ impl Engine<'_> {
             }
         }
     }
+}
+
+fn find_target<'m>(manifest: &'m Manifest, path: &str) -> Option<&'m str> {
+    manifest.links.iter().find(|link| link.path == path).map(|link| link.target.as_str())
 }
 
 /// What keeps a managed path from being made a link: something that is no link stands there.

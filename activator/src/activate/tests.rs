@@ -337,6 +337,33 @@ fn an_unhealthy_generation_goes_back_with_everything() {
 }
 
 #[test]
+fn a_failure_that_is_long_is_shortened_and_does_not_get_in_the_way() {
+    let rig = Rig::new();
+    *rig.unhealthy.borrow_mut() = Some("ä".repeat(1 << 20));
+    let Response::RolledBack { reason, .. } = rig.deploy(&rig.bundle("one", &["a"], "/1")) else { panic!("it goes back") };
+    assert!(reason.len() <= statefile::FAILURE_BYTES_MAX + 3 && reason.ends_with("ä…"));
+    *rig.unhealthy.borrow_mut() = None;
+    assert_eq!(rig.deploy(&rig.bundle("two", &["a"], "/2")), committed(2));
+}
+
+#[test]
+fn a_link_that_is_no_longer_ours_is_not_removed() {
+    for (by_hand, left) in [(None, None), (Some("/mine"), Some("/mine"))] {
+        let rig = Rig::new();
+        rig.deploy(&rig.bundle("one", &["a"], "/1"));
+        if let Some(target) = by_hand {
+            fsutil::replace_symlink(&rig.path("etc/app"), Path::new(target)).unwrap();
+        }
+        let two = rig.bundle("two", &["a"], "/2");
+        let manifest = Manifest { links: Vec::new(), ..rig.manifest("two", &["a"]) };
+        let place = rig.profile.layout().object(&two).join("manifest.json");
+        fsutil::replace_file(&place, manifest.to_json().as_bytes(), 0o444).unwrap();
+        assert_eq!(rig.deploy(&two), committed(2));
+        rig.check(Some(2), Some(2), left);
+    }
+}
+
+#[test]
 fn a_first_deployment_that_fails_leaves_nothing_active() {
     let rig = Rig::new();
     rig.fail("start a");
