@@ -14,9 +14,10 @@ use std::time::Duration;
 
 use sarsen_store::fsutil::{self, FsError};
 use sarsen_store::manifest::{Identity, Manifest};
-use sarsen_store::{ObjectRef, ObjectStore, StoreError};
+use sarsen_store::{ObjectRef, ObjectStore};
 
 use crate::diff::ActivationPlan;
+use crate::error::describe;
 use crate::protocol::{Activation, Facts, GenerationInfo, Request, Response, Status, Trial};
 use crate::target::{ANSWER_TIMEOUT, Freshness, Session, Target, TargetError};
 
@@ -263,7 +264,7 @@ fn refusals(facts: &Facts, deployment: &HostDeployment, store: &ObjectStore) -> 
     if facts.bundle.as_ref() != Some(&deployment.bundle) {
         match space::needed(store, &deployment.bundle, facts.bundle.as_ref()) {
             Ok(needed) => reasons.extend(needed.refusal(facts)),
-            Err(error) => reasons.push(store_words(&error)),
+            Err(error) => reasons.push(describe(&error)),
         }
     }
     reasons
@@ -277,16 +278,6 @@ fn identity_refusals(facts: &Facts, meant: &Identity) -> Vec<String> {
         )],
         _ => Vec::new(),
     }
-}
-
-fn store_words(error: &StoreError) -> String {
-    let mut text = error.to_string();
-    let mut cause = std::error::Error::source(error);
-    while let Some(error) = cause {
-        text = format!("{text}: {error}");
-        cause = error.source();
-    }
-    text
 }
 
 /// Does `work` for all items, at most `jobs` at once; results come in the order of the items.

@@ -147,14 +147,7 @@ pub enum TargetError {
 impl TargetError {
     /// An error with all its causes in one line, for reports.
     pub fn chain(&self) -> String {
-        let mut text = self.to_string();
-        let mut cause = std::error::Error::source(self);
-        while let Some(error) = cause {
-            text.push_str(": ");
-            text.push_str(&error.to_string());
-            cause = error.source();
-        }
-        text
+        crate::error::describe(self)
     }
 }
 

@@ -16,6 +16,7 @@ use sarsen_store::manifest::{Restart, Service};
 
 use super::log::Log;
 use super::messages::State as WireState;
+use crate::error::describe;
 use crate::process::{Invocation, describe_status, kill_group, spawn};
 
 /// The pause before the first restart; it doubles with every further one.
@@ -121,7 +122,7 @@ impl Unit {
         invocation.environment.clone_from(&self.service.environment);
         invocation.environment.insert("MAINPID".to_owned(), pid.to_string());
         invocation.user.clone_from(&self.service.user);
-        let done = invocation.run().map_err(|error| describe_error(&error))?;
+        let done = invocation.run().map_err(|error| describe(&error))?;
         self.log.note(&format!("reloaded: {}", describe_status(done.status)));
         if done.status.success() { Ok(()) } else { Err(format!("{} {}", describe_status(done.status), done.output)) }
     }
@@ -247,21 +248,9 @@ fn start_process(service: &Service) -> Result<Process, String> {
     let errors = writer.try_clone().map_err(|error| error.to_string())?;
     let mut command = Command::new(program);
     command.args(arguments).current_dir(service.working_directory.as_deref().unwrap_or("/")).stdout(writer).stderr(errors);
-    let child = spawn(command, &service.environment, service.user.as_deref()).map_err(|error| describe_error(&error))?;
+    let child = spawn(command, &service.environment, service.user.as_deref()).map_err(|error| describe(&error))?;
     let pid = i32::try_from(child.id()).ok().and_then(Pid::from_raw).ok_or("its process number is out of range")?;
     let ended = pidfd_open(pid, PidfdFlags::empty()).map_err(|error| format!("cannot watch it: {error}"))?;
     let stop_timeout = Duration::from_millis(service.stop_timeout_ms);
     Ok(Process { child, ended, output: Some(reader), since: Instant::now(), stop_timeout })
-}
-
-/// An error with its causes, for a message that leaves the process.
-fn describe_error(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        text.push_str(": ");
-        text.push_str(&error.to_string());
-        cause = error.source();
-    }
-    text
 }
