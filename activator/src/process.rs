@@ -129,8 +129,14 @@ impl Invocation {
         let mut command = Command::new(&self.program);
         command.args(&self.arguments).current_dir(&self.directory);
         command.stdout(writer.try_clone().map_err(watch)?).stderr(writer);
-        let child = spawn(command, &self.environment, self.user.as_deref())?;
-        watch_until(child, reader, end).map_err(watch)?.map_err(|output| ProcessError::Deadline {
+        let mut child = spawn(command, &self.environment, self.user.as_deref())?;
+        let watched = watch_until(&mut child, reader, end);
+        if watched.is_err() {
+            // Nobody would ever stop it. That it cannot be waited for either is no worse than the error that is told.
+            kill_group(child.id(), Signal::KILL);
+            let _ = child.wait();
+        }
+        watched.map_err(watch)?.map_err(|output| ProcessError::Deadline {
             program: self.program.clone(),
             milliseconds: self.deadline.as_millis(),
             output,
@@ -201,7 +207,7 @@ pub fn describe_status(status: ExitStatus) -> String {
 }
 
 /// Reads the child's output until it ends or time is up; the inner error is the output of a child that was killed.
-fn watch_until(mut child: Child, mut reader: PipeReader, end: Instant) -> io::Result<Result<Completed, String>> {
+fn watch_until(child: &mut Child, mut reader: PipeReader, end: Instant) -> io::Result<Result<Completed, String>> {
     let pid = i32::try_from(child.id()).ok().and_then(Pid::from_raw).ok_or(io::ErrorKind::InvalidData)?;
     let ended = pidfd_open(pid, PidfdFlags::empty())?;
     let mut tail = Tail::default();
@@ -226,8 +232,8 @@ fn watch_until(mut child: Child, mut reader: PipeReader, end: Instant) -> io::Re
     };
     // Before the child is waited for, so that its number cannot have become another's.
     kill_group(child.id(), Signal::KILL);
-    let status = child.wait()?;
     drain(&mut reader, &mut tail, open)?;
+    let status = child.wait()?;
     let output = clean(&tail.into_bytes());
     Ok(if in_time { Ok(Completed { status, output }) } else { Err(output) })
 }
