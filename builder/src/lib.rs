@@ -18,4 +18,5 @@ pub mod snapshot;
 mod template;
 pub mod toolchain;
 
+pub use eval::EVALUATION_THREAD;
 pub use resolve::{Assessment, Input, assess, check, evaluate};

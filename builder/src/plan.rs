@@ -201,6 +201,11 @@ pub fn plan(model: &Model) -> Result<Plan, Vec<Finding>> {
     graph::arrange(Plan { store, recipes, hosts, producers })
 }
 
+/// The name of a host's bundle among the objects.
+pub(crate) fn bundle_name(project: &str, environment: &str, host: &str) -> String {
+    format!("{project}-{environment}-{host}")
+}
+
 /// What `plan` collects before the recipes are connected.
 #[derive(Default)]
 struct Draft {
@@ -269,7 +274,7 @@ impl Draft {
             host: host.name.clone(),
             profile: model.profile.clone(),
         };
-        let name = format!("{}-{}-{}", identity.project, identity.environment, identity.host);
+        let name = bundle_name(&identity.project, &identity.environment, &identity.host);
         let placeholder = ObjectId::placeholder(&host.name);
         let kind = RecipeKind::Bundle(BundleRecipe { identity, store: model.store(), host: Arc::new(host.clone()) });
         self.add(host.name.clone(), None, &[("out", name, placeholder)], kind);

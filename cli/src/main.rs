@@ -22,6 +22,7 @@ fn main() -> ExitCode {
     if std::env::args_os().nth(1).is_some_and(|argument| argument == sarsen_builder::sandbox::ENTRY_ARGUMENT) {
         return sarsen_builder::sandbox::enter();
     }
+    silence_evaluation();
     let arguments = args::Arguments::parse();
     let context = match Context::read(&arguments.global) {
         Ok(context) => context,
@@ -31,4 +32,14 @@ fn main() -> ExitCode {
         Ok(exit) => exit.into(),
         Err(error) => error.report().into(),
     }
+}
+
+/// A definition that makes the evaluator panic is shown as a diagnostic; the panic itself is nothing for a user to read.
+fn silence_evaluation() {
+    let usual = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |panic| {
+        if std::thread::current().name() != Some(sarsen_builder::EVALUATION_THREAD) {
+            usual(panic);
+        }
+    }));
 }

@@ -151,6 +151,15 @@ pub(crate) fn parse_environment(snapshot: &Snapshot, name: &str, diagnostics: &m
         });
         return None;
     }
+    if !is_name(name) {
+        let file = environment_file(name);
+        diagnostics.push(
+            Diagnostic::new("E0101", format!("`{name}` cannot be the name of an environment"))
+                .at_range(&file, snapshot.text(&file).unwrap_or_default(), &(0..0))
+                .hint("names are made of `A-Za-z0-9._-` and begin with a letter or digit: rename the directory"),
+        );
+        return None;
+    }
     let node = read_chain(snapshot, name, &mut Vec::new(), diagnostics)?;
     let parser = Parser { snapshot, name };
     Some(parser.environment(node, diagnostics))

@@ -7,6 +7,12 @@ use starlark::codemap::FileSpan;
 
 use crate::diagnostic::{Diagnostic, Location};
 
+/// What is said when the limit of memory is reached, or one value is beyond it.
+pub(super) const TOO_MUCH_MEMORY: &str = "the evaluation takes too much memory";
+
+/// What is said about the limits.
+pub(super) const LIMITS_HINT: &str = "one evaluation may take 2 million steps and 1 GiB of memory";
+
 /// A diagnostic on its way through the evaluator.
 #[derive(Debug)]
 pub(super) struct Failure(pub(super) Box<Diagnostic>);
@@ -118,7 +124,7 @@ fn word(error: &starlark::Error) -> Diagnostic {
     let message = match code {
         "E0207" => "calls are nested too deeply".to_owned(),
         "E0208" if message.contains("ticks") => "the evaluation takes too long: a loop without end?".to_owned(),
-        "E0208" => "the evaluation takes too much memory".to_owned(),
+        "E0208" => TOO_MUCH_MEMORY.to_owned(),
         "E0209" => "this value cannot be changed: it was made outside of `configure`".to_owned(),
         _ => message,
     };
@@ -127,7 +133,7 @@ fn word(error: &starlark::Error) -> Diagnostic {
         "E0207" => diagnostic.hint("is there a component or a function that uses itself?"),
         "E0209" => diagnostic.hint("make a copy: `list(x)` or `dict(x)`"),
         "E0217" => diagnostic.at(error.span().and_then(tab_after)).hint("indent with spaces"),
-        "E0208" => diagnostic.hint("one evaluation may take 2 million steps and 1 GiB of memory"),
+        "E0208" => diagnostic.hint(LIMITS_HINT),
         _ => diagnostic,
     };
     match hint {

@@ -148,7 +148,7 @@ impl Loader<'_> {
         let error = match result {
             Ok(Ok(module)) => return Some(module),
             Ok(Err(diagnostic)) => *diagnostic,
-            Err(panic) => super::gave_up(&panic, &Location { file: file.to_owned(), line: 1, column: 1 }),
+            Err(panic) => super::gave_up(&*panic, &Location { file: file.to_owned(), line: 1, column: 1 }),
         };
         self.diagnostics.push(error);
         None

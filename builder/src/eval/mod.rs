@@ -34,6 +34,10 @@ use crate::diagnostic::{Diagnostic, Location};
 use crate::model::Step;
 use context::Context;
 
+/// The name of every thread that evaluates. The evaluator panics at values of several GiB; that is caught and becomes a diagnostic, so a
+/// program's panic hook does well to be silent on these threads.
+pub const EVALUATION_THREAD: &str = "evaluation";
+
 /// The stack of a thread that evaluates. The evaluator recurses; with this size 20,000 levels of nesting were survived.
 pub(crate) const STACK_BYTES: usize = 64 << 20;
 
@@ -119,7 +123,7 @@ pub(crate) fn evaluate_instance(scene: &Arc<Scene>, task: &Task<'_>, resources: 
     }));
     let failure = match result {
         Ok(result) => result.err().map(|diagnostic| *diagnostic),
-        Err(panic) => Some(gave_up(&panic, &task.component.at)),
+        Err(panic) => Some(gave_up(&*panic, &task.component.at)),
     };
     // What has no place of its own, such as running out of steps, is the component's.
     let failure = failure.map(|mut failure| {
@@ -138,6 +142,10 @@ fn limit(evaluator: &mut Evaluator<'_, '_, '_>) {
 fn gave_up(panic: &(dyn std::any::Any + Send), at: &Location) -> Diagnostic {
     let reason =
         panic.downcast_ref::<String>().map(String::as_str).or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("unknown reason");
+    // One value of several GiB is past the evaluator's own limits before it looks at that of the memory.
+    if ["len overflow", "AlignedSize must not exceed", "capacity overflow"].iter().any(|size| reason.contains(size)) {
+        return Diagnostic::new("E0208", failure::TOO_MUCH_MEMORY).at(at.clone()).hint(failure::LIMITS_HINT);
+    }
     Diagnostic::new("E0299", format!("the evaluator gave up: {reason}"))
         .at(at.clone())
         .hint("this is a defect of sarsen, or a definition that is far too large")
@@ -168,4 +176,18 @@ fn globals() -> Globals {
         .with(steps::host)
         .with(steps::activation)
         .build()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn values_beyond_the_evaluator_are_too_large_and_other_panics_are_defects() {
+        let at = Location { file: "x.star".to_owned(), line: 1, column: 1 };
+        let code = |panic: &(dyn std::any::Any + Send)| gave_up(panic, &at).code;
+        assert_eq!(code(&"len overflow"), "E0208");
+        assert_eq!(code(&"AlignedSize must not exceed u32::MAX".to_owned()), "E0208");
+        assert_eq!(code(&"something else"), "E0299");
+    }
 }

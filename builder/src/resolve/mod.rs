@@ -12,7 +12,7 @@ use std::sync::{Arc, Mutex};
 use crate::data::Data;
 use crate::diagnostic::{Diagnostic, Severity, sort_diagnostics};
 use crate::environment::{Environment, Overrides, parse_environment, parse_project};
-use crate::eval::{ComponentInfo, Definitions, Resources, STACK_BYTES, Scene, load_definitions};
+use crate::eval::{ComponentInfo, Definitions, EVALUATION_THREAD, Resources, STACK_BYTES, Scene, load_definitions};
 use crate::model::{ComponentModel, HostModel, Model, Resource};
 use crate::snapshot::Snapshot;
 use rounds::Instance;
@@ -51,8 +51,10 @@ pub fn evaluate(input: &Input<'_>) -> Result<Model, Vec<Diagnostic>> {
 /// Evaluates one environment of a project and keeps warnings.
 pub fn assess(input: &Input<'_>) -> Assessment {
     let mut assessment = std::thread::scope(|scope| {
-        let thread =
-            std::thread::Builder::new().name("evaluation".to_owned()).stack_size(STACK_BYTES).spawn_scoped(scope, || assess_here(input));
+        let thread = std::thread::Builder::new()
+            .name(EVALUATION_THREAD.to_owned())
+            .stack_size(STACK_BYTES)
+            .spawn_scoped(scope, || assess_here(input));
         let result = thread.ok().and_then(|thread| thread.join().ok());
         let diagnostic = || Diagnostic::new("E0299", "the evaluator gave up").hint("is there enough memory for a stack of 64 MiB?");
         result.unwrap_or_else(|| Assessment { model: None, diagnostics: vec![diagnostic()] })
@@ -80,11 +82,12 @@ fn assess_here(input: &Input<'_>) -> Assessment {
     let definitions = load_definitions(input.snapshot, &mut diagnostics);
     let Some(environment) = environment else { return Assessment { model: None, diagnostics } };
 
+    let project = project.map_or_else(|| "project".to_owned(), |project| project.name);
+    check_bundle_names(&project, &environment, &mut diagnostics);
     check_names(input.snapshot, &environment, &definitions, &mut diagnostics);
     let attributes = attributes(input.snapshot, &environment, &definitions, &mut diagnostics);
     let consistent = diagnostics.iter().all(|diagnostic| diagnostic.severity != Severity::Error);
 
-    let project = project.map_or_else(|| "project".to_owned(), |project| project.name);
     let profile = environment.profile.clone().unwrap_or_else(|| project.clone());
     let root = environment.root(input.local_root).to_owned();
     let scene = Arc::new(Scene { snapshot: input.snapshot.clone(), environment, profile, root, templates: Mutex::default() });
@@ -96,6 +99,18 @@ fn assess_here(input: &Input<'_>) -> Assessment {
     let failed = diagnostics.iter().any(|diagnostic| diagnostic.severity == Severity::Error);
     let model = (!failed).then(|| model(project, &scene, instances, &resources));
     Assessment { model, diagnostics }
+}
+
+/// Reports hosts whose bundles could have no name, because it would be too long.
+fn check_bundle_names(project: &str, environment: &Environment, diagnostics: &mut Vec<Diagnostic>) {
+    for host in &environment.hosts {
+        let name = crate::plan::bundle_name(project, &environment.name, &host.name);
+        if name.parse::<sarsen_store::ObjectName>().is_err() {
+            let message = format!("host `{}` can have no bundle: `{name}` is too long for an object's name", host.name);
+            let diagnostic = Diagnostic::new("E0109", message);
+            diagnostics.push(diagnostic.hint("shorten the name of the project, the environment or the host, or set `host_domain`"));
+        }
+    }
 }
 
 /// Reports components that hosts or overrides name and that do not exist.

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use crate::data::Data;
-use crate::eval::{ComponentInfo, Outcome, Provision, Resources, STACK_BYTES, Scene, Task, evaluate_instance};
+use crate::eval::{ComponentInfo, EVALUATION_THREAD, Outcome, Provision, Resources, STACK_BYTES, Scene, Task, evaluate_instance};
 
 /// The most rounds. Values travel one provider a round; chains in real projects have three or four links.
 pub(super) const ROUNDS_MAX: usize = 50;
@@ -80,7 +80,8 @@ fn evaluate_round(
     std::thread::scope(|scope| {
         // This thread has the stack for it and works too; further threads are a help, not a need.
         let helpers = workers.clamp(1, WORKERS_MAX).min(changed.len().max(1)) - 1;
-        let spawn = |_| std::thread::Builder::new().name("evaluation".to_owned()).stack_size(STACK_BYTES).spawn_scoped(scope, work).ok();
+        let spawn =
+            |_| std::thread::Builder::new().name(EVALUATION_THREAD.to_owned()).stack_size(STACK_BYTES).spawn_scoped(scope, work).ok();
         let helpers: Vec<_> = (0..helpers).map_while(spawn).collect();
         let mut outcomes = work();
         for helper in helpers {

@@ -222,13 +222,17 @@ pub(in crate::eval) fn builtins(builder: &mut GlobalsBuilder) {
         let environment = env.map_or_else(|| Ok(BTreeMap::new()), |env| to_text_map(env, "`env`"))?;
         check_variables(&environment)?;
         let inputs: BTreeSet<ObjectId> = inputs.items.into_iter().map(input_of).collect::<Result<_, _>>()?;
+        let outputs = checked_outputs(outputs.map_or_else(|| vec!["out".to_owned()], |outputs| outputs.items))?;
+        if let Some(output) = outputs.iter().find(|output| environment.contains_key(*output)) {
+            return Err(Failure::new("E0420", format!("the variable `{output}` is that of an output")).hint("give it another name").into());
+        }
         let declaration = BuildDeclaration {
             name: checked_name(name, "build")?,
             script: script.to_owned(),
             sources: sources.items,
             inputs: inputs.into_iter().collect(),
             environment,
-            outputs: checked_outputs(outputs.map_or_else(|| vec!["out".to_owned()], |outputs| outputs.items))?,
+            outputs,
             timeout_s: bounded(timeout, "timeout", BUILD_TIMEOUT_S_MAX)?,
         };
         Ok(make(eval, format!("Build `{name}`"), Declaration::Build(declaration))?)
