@@ -70,7 +70,8 @@ impl Engine<'_> {
         if way_is_open && let Err(error) = statefile::remove(&self.profile.pending()) {
             self.event(&format!("the trial could not be removed: {}", describe(&error)));
         }
-        if let Err(error) = self.machine.services().disarm_dead_man() {
+        // A trial that could not be ended keeps its dead man, who tries again.
+        if way_is_open && let Err(error) = self.machine.services().disarm_dead_man() {
             self.event(&format!("the dead-man timer could not be taken back: {}", describe(&error)));
         }
         match failure {
@@ -103,11 +104,20 @@ impl Engine<'_> {
         match step {
             Undo::Stop(units) => Ok(manager.stop(units, stop_time(way.former_services()))?),
             Undo::Start(units) => Ok(manager.start(units, START_TIME)?),
-            Undo::Reload(units) => Ok(manager.reload(units, START_TIME)?),
+            Undo::Reload(units) => self.restore_configuration(units, way),
             Undo::Link { path, former, target } => restore_link(path, former.as_deref(), target.as_deref()),
             Undo::Switch(previous) => self.profile.switch_to(*previous),
             Undo::Install => Ok(manager.install(&self.profile.current(), way.services(), way.former_services())?),
         }
+    }
+
+    /// Lets units read the previous configuration again; those that cannot are started anew, since what they run on is given up.
+    fn restore_configuration(&self, units: &[String], way: &Way) -> Result<(), ActivateError> {
+        let manager = self.machine.services();
+        let Err(error) = manager.reload(units, START_TIME) else { return Ok(()) };
+        self.event(&format!("starting {} anew: {}", units.join(", "), describe(&error)));
+        manager.stop(units, stop_time(way.services()))?;
+        Ok(manager.start(units, START_TIME)?)
     }
 
     fn run_rollback_hooks(&self, pending: &Pending, failures: &mut Vec<String>) {

@@ -249,7 +249,7 @@ pub struct Service {
     pub working_directory: Option<String>,
     /// When it is started again.
     pub restart: Restart,
-    /// The systemd service type: `simple`, `exec`, `notify`, `forking` or `oneshot`.
+    /// The systemd service type: `simple`, `exec`, `notify` or `forking`.
     pub kind: String,
     /// Units that are started first.
     pub after: Vec<String>,

@@ -289,6 +289,19 @@ fn a_kept_unit_that_ended_by_itself_is_started() {
 }
 
 #[test]
+fn a_unit_that_cannot_reload_is_started_anew_on_the_way_back() {
+    let rig = Rig::new();
+    rig.deploy(&rig.bundle("one", &["a"], "/a\nExecReload=/r 1"));
+    rig.asked();
+    rig.fail("reload a");
+    let outcome = rig.deploy(&rig.bundle("two", &["a"], "/a\nExecReload=/r 2"));
+    assert_eq!(outcome, rolled_back(Some(1), "fake could not reload a: it is broken"));
+    let way_back = ["reload a", "install [a] for [a] at gen/1", "reload a", "stop a", "start a", "hook back for 2", "disarm"];
+    assert_eq!(rig.asked()[3..], way_back);
+    rig.check(Some(1), Some(1), Some("/one"));
+}
+
+#[test]
 fn a_damaged_generation_is_not_returned_to() {
     let rig = Rig::new();
     let one = rig.bundle("one", &["a"], "/1");

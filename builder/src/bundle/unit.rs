@@ -53,10 +53,8 @@ pub(super) fn render(service: &Service, identity: &Identity, component: &str, re
     unit.text
 }
 
-/// A oneshot service that ended well has done its work: systemd refuses to start it again and again.
 fn restart(service: &Service) -> Option<&'static str> {
     match service.restart {
-        Restart::Always if service.kind == "oneshot" => Some("on-failure"),
         Restart::Always => Some("always"),
         Restart::OnFailure => Some("on-failure"),
         Restart::No => None,

@@ -19,8 +19,8 @@ use crate::eval::failure::Failure;
 use crate::eval::values::{StepValue, to_port};
 use crate::model::{Service, StepKind};
 
-/// The service types that are supervised.
-const SERVICE_TYPES: [&str; 5] = ["simple", "exec", "notify", "forking", "oneshot"];
+/// The service types that run on. What runs once and ends (systemd's `oneshot`) is a hook.
+const SERVICE_TYPES: [&str; 4] = ["simple", "exec", "notify", "forking"];
 
 /// The longest time for stopping a service, in seconds.
 const STOP_TIMEOUT_S_MAX: u32 = 3600;
@@ -120,7 +120,8 @@ pub(in crate::eval) fn builtins(builder: &mut GlobalsBuilder) {
         }
         if !SERVICE_TYPES.contains(&service.kind.as_str()) {
             let failure = Failure::new("E0422", format!("`{}` is not a type of services", service.kind));
-            return Err(failure.hint(format!("types are {}", crate::diagnostic::list_names(&SERVICE_TYPES))).into());
+            let known = crate::diagnostic::list_names(&SERVICE_TYPES);
+            return Err(failure.hint(format!("types are {known}; what runs once and ends is a `Hook`")).into());
         }
         Ok(make(eval, format!("Service `{name}`"), Declaration::Ready(StepKind::Service(service)))?)
     }
