@@ -37,8 +37,14 @@ fn unit_name(name: &str) -> Result<String, Failure> {
         return Err(Failure::new("E0406", format!("`{name}` is the name of a unit"))
             .hint(format!("write `Service(\"{}\", ...)`", name.trim_end_matches(".service"))));
     }
+    if name.starts_with("sarsen-") {
+        return Err(Failure::new("E0406", format!("`{name}` could be a service of sarsen itself")).hint("choose a name without `sarsen-`"));
+    }
     Ok(name.to_owned())
 }
+
+/// Where no link can be or should be: what the kernel makes up.
+const NO_LINKS: [&str; 3] = ["/proc/", "/sys/", "/dev/"];
 
 fn restart(text: &str) -> Result<Restart, Failure> {
     match text {
@@ -144,6 +150,9 @@ pub(in crate::eval) fn builtins(builder: &mut GlobalsBuilder) {
     /// A managed absolute path of the host: a symbolic link.
     fn Link<'v>(path: &str, target: Value<'v>, eval: &mut Evaluator<'v, '_, '_>) -> starlark::Result<StepValue> {
         let path = checked_absolute(path, "`Link`")?;
+        if let Some(reserved) = NO_LINKS.iter().find(|reserved| path.starts_with(**reserved)) {
+            return Err(Failure::new("E0408", format!("`{path}` cannot be a link: `{reserved}` belongs to the kernel")).into());
+        }
         let target = checked_absolute(&to_text(target, "the target of a link")?, "the target of a link")?;
         Ok(make(eval, format!("Link `{path}`"), Declaration::Ready(StepKind::Link { path, target }))?)
     }
