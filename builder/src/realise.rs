@@ -172,6 +172,12 @@ pub enum RecipeError {
         /// The names of the outputs.
         outputs: Vec<String>,
     },
+    /// The script ended well, but an output holds nothing: it was written elsewhere, or not at all.
+    #[error("the script succeeded, but left its output `${output}` empty: it must write what it makes below `${output}`")]
+    Empty {
+        /// The output's name.
+        output: String,
+    },
     /// Trees and bundles are published together, and another one met the error.
     #[error("not published, because of what happened to `{label}`")]
     PublishedWith {
@@ -193,6 +199,7 @@ impl RecipeError {
             | Self::Store(_)
             | Self::File(_)
             | Self::Circle { .. }
+            | Self::Empty { .. }
             | Self::PublishedWith { .. }
             | Self::Name(_) => None,
         }

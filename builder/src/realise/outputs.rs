@@ -25,8 +25,11 @@ pub(super) fn take_in(
     directories: &BTreeMap<String, PathBuf>,
     visible: Vec<ObjectRef>,
 ) -> Result<BTreeMap<String, ObjectRef>, RecipeError> {
-    for directory in directories.values() {
+    for (name, directory) in directories {
         make_accessible(directory)?;
+        if std::fs::read_dir(directory).map_err(|error| FsError::new("list", directory, error))?.next().is_none() {
+            return Err(RecipeError::Empty { output: name.clone() });
+        }
     }
     let mut candidates = visible;
     let mut made = BTreeMap::new();

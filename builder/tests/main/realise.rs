@@ -198,19 +198,24 @@ fn everything_that_can_be_done_is_done_and_all_failures_are_told() {
         build("a", "app", "good", &["out"], "echo fine > $out/x"),
         build("a", "app", "needy", &["out"], &format!("cat {}", output("a", "app", "bad", "out"))),
         build("a", "app", "worse", &["out"], "mkfifo $out/fifo"),
+        build("a", "app", "zero", &["out"], "echo lost > elsewhere"),
     ];
     let (result, started) = workshop.realise_with(&model(vec![host("a", vec![component("a", "app", steps)])]), 2);
     let error = result.unwrap_err();
-    assert_eq!(error.to_string(), "failed: `a/app/bad`, `a/app/worse`; not tried because of that: 1");
+    assert_eq!(error.to_string(), "failed: `a/app/bad`, `a/app/worse`, `a/app/zero`; not tried because of that: 1");
     let BuildError::Recipes { failures, skipped } = error else { panic!() };
     assert_eq!(skipped, ["a/app/needy"]);
-    assert_eq!(started, ["a/app/bad", "a/app/good", "a/app/worse"]);
+    assert_eq!(started, ["a/app/bad", "a/app/good", "a/app/worse", "a/app/zero"]);
     assert_eq!(failures[0].at.as_ref().unwrap().line, 1);
     let RecipeError::Unsuccessful { ending, log, tail } = &failures[0].error else { panic!("{failures:?}") };
     assert_eq!(ending, "the script ended with exit code 3");
     assert_eq!(tail, &["compiling", "no such symbol"]);
     assert_eq!(fs::read_to_string(log).unwrap(), "compiling\nno such symbol\n");
     assert!(matches!(failures[1].error, RecipeError::Store(_)), "{failures:?}");
+    assert_eq!(
+        failures[2].error.to_string(),
+        "the script succeeded, but left its output `$out` empty: it must write what it makes below `$out`"
+    );
 }
 
 #[test]
