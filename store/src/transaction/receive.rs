@@ -48,6 +48,11 @@ impl Transaction {
         Ok(false)
     }
 
+    /// Whether the object is in the store; if so, it and all that it needs stay there as long as this transaction lives.
+    pub(crate) fn relies_on(&self, object: &ObjectRef) -> Result<bool, StoreError> {
+        self.is_kept(object)
+    }
+
     /// Starts to receive a content of any length.
     pub(crate) fn receive_content(&mut self) -> Result<ContentWriter, StoreError> {
         let path = self.fresh_path("content");

@@ -3,13 +3,16 @@
 //! A peer is believed in nothing: whatever it declares is checked against these before memory or disk is spent on it.
 
 /// The version of the protocol that this program speaks; the sender names it first and the receiver refuses any other.
-pub(crate) const TRANSFER_VERSION: u64 = 1;
+pub(crate) const TRANSFER_VERSION: u64 = 2;
 
 /// The most objects in one closure. A host has hundreds; a million names are about 40 MB of memory.
 pub(crate) const OBJECTS_MAX: u64 = 1_000_000;
 
 /// The most roots of one transfer: every generation of every profile that a host may keep.
 pub(crate) const ROOTS_MAX: u64 = 4096;
+
+/// The most objects that a receiver names as present. One of them, the running generation, is what matters; older ones help after a rollback.
+pub(crate) const PRESENT_MAX: usize = 64;
 
 /// How many objects of the closure go into one message: at most 208 bytes each, so it stays below the limit of a frame.
 pub(crate) const CLOSURE_PART: usize = 32_768;

@@ -5,7 +5,7 @@
 //! Normative text: `FORMAT.md`, section "Transfer".
 
 use super::TransferError;
-use super::limits::{MESSAGE_TEXT_BYTES_MAX, OBJECTS_MAX, ROOTS_MAX, TRANSFER_VERSION};
+use super::limits::{MESSAGE_TEXT_BYTES_MAX, OBJECTS_MAX, PRESENT_MAX, ROOTS_MAX, TRANSFER_VERSION};
 use crate::canon::{DecodeError, Decoder, Encoder};
 use crate::wire::Frame;
 use crate::{ObjectId, ObjectRef};
@@ -15,8 +15,10 @@ use crate::{ObjectId, ObjectRef};
 pub(crate) enum Message {
     /// Sender: these roots, whose closure has so many objects.
     Offer { roots: Vec<ObjectRef>, objects: u64 },
-    /// Receiver: not all of it is here, list the closure.
-    ListClosure,
+    /// Receiver: not all of it is here; these are, with all that they need, and stay as long as the transfer takes.
+    Present(Vec<ObjectRef>),
+    /// Sender: which of the present objects it has too, and how many objects of the closure they do not need: those are listed next.
+    Difference { shared: Vec<u8>, objects: u64 },
     /// Sender: a part of the closure; every object comes after those it refers to.
     Closure(Vec<ObjectRef>),
     /// Receiver: which objects of the closure it lacks, in the order of the list.
@@ -51,7 +53,7 @@ pub(crate) struct Totals {
 /// The kinds of frames. `0x00` stays free, so that a stream of zeros is not a message.
 mod kind {
     pub(super) const OFFER: u8 = 0x01;
-    pub(super) const LIST_CLOSURE: u8 = 0x02;
+    pub(super) const PRESENT: u8 = 0x02;
     pub(super) const CLOSURE: u8 = 0x03;
     pub(super) const LACKED_OBJECTS: u8 = 0x04;
     pub(super) const MANIFESTS: u8 = 0x05;
@@ -61,6 +63,7 @@ mod kind {
     pub(super) const END: u8 = 0x09;
     pub(super) const DONE: u8 = 0x0a;
     pub(super) const ERROR: u8 = 0x0b;
+    pub(super) const DIFFERENCE: u8 = 0x0c;
 }
 
 impl Message {
@@ -74,7 +77,14 @@ impl Message {
                 encode_objects(&mut encoder, &roots);
                 (kind::OFFER, encoder.into_bytes())
             }
-            Self::ListClosure => (kind::LIST_CLOSURE, Vec::new()),
+            Self::Present(objects) => {
+                encode_objects(&mut encoder, &objects);
+                (kind::PRESENT, encoder.into_bytes())
+            }
+            Self::Difference { shared, objects } => {
+                encoder.number(objects).bytes(&shared);
+                (kind::DIFFERENCE, encoder.into_bytes())
+            }
             Self::Closure(objects) => {
                 encode_objects(&mut encoder, &objects);
                 (kind::CLOSURE, encoder.into_bytes())
@@ -98,7 +108,8 @@ impl Message {
         let mut decoder = Decoder::new(&frame.payload);
         let message = match frame.kind {
             kind::OFFER => decode_offer(&mut decoder)?,
-            kind::LIST_CLOSURE => Self::ListClosure,
+            kind::PRESENT => Self::Present(decode_objects(&mut decoder, PRESENT_MAX as u64)?),
+            kind::DIFFERENCE => Self::Difference { objects: decoder.number()?, shared: decoder.bytes()?.to_vec() },
             kind::CLOSURE => Self::Closure(decode_objects(&mut decoder, OBJECTS_MAX)?),
             kind::LACKED_OBJECTS => return Ok(Self::LackedObjects(frame.payload)),
             kind::MANIFESTS => return Ok(Self::Manifests(frame.payload)),
@@ -118,7 +129,8 @@ impl Message {
     pub(crate) fn describe(&self) -> &'static str {
         match self {
             Self::Offer { .. } => "an offer",
-            Self::ListClosure => "a request for the closure",
+            Self::Present(_) => "the present objects",
+            Self::Difference { .. } => "the difference",
             Self::Closure(_) => "a part of the closure",
             Self::LackedObjects(_) => "the lacked objects",
             Self::Manifests(_) => "a piece of manifests",
@@ -211,7 +223,8 @@ mod tests {
     fn every_message_round_trips_and_no_cut_or_longer_one_passes() {
         let exact = [
             Message::Offer { roots: objects(2), objects: 7 },
-            Message::ListClosure,
+            Message::Present(objects(2)),
+            Message::Difference { shared: vec![1], objects: 3 },
             Message::Closure(objects(3)),
             Message::Acknowledge,
             Message::End,

@@ -2,13 +2,14 @@
 //!
 //! The sender offers, the receiver says what it lacks, first by object, then by file content; only that travels. Everything is
 //! verified on arrival, before it gets its name, and is named in one transaction. There is no round trip per object:
-//! a closure that is there already costs one, any other five. Waiting has no deadline here, because the stream belongs to the
+//! a closure that is there already costs one, a newer one of something that both sides have three, any other four. Waiting has no deadline here, because the stream belongs to the
 //! caller, who closes it. Normative text: `FORMAT.md`, section "Transfer".
 
 mod channel;
 mod limits;
 mod message;
 mod piece;
+mod present;
 mod receiver;
 mod sender;
 #[cfg(test)]

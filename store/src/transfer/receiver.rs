@@ -8,7 +8,8 @@ use std::io::{Read, Write};
 
 use super::channel::{Channel, PieceReader, Stream, is_broken};
 use super::limits::{ENTRIES_MAX, FILE_OVERHEAD_BYTES, MANIFEST_BYTES_MAX, OBJECTS_MAX};
-use super::message::{Message, Totals, encode_bits};
+use super::message::{Message, Totals, decode_bits, encode_bits};
+use super::present::worth_naming;
 use super::{Content, TransferError, TransferStats, contents_of};
 use crate::ObjectRef;
 use crate::error::StoreError;
@@ -51,11 +52,8 @@ fn receive<R: Read, W: Write>(
         channel.send_now(Message::Done(Totals::default()))?;
         return Ok((durable, stats));
     }
-    let closure = receive_closure_list(&roots, objects_total, channel)?;
     let mut transaction = store.begin()?;
-    let lacked = lacked_objects(store, &closure)?;
-    channel.send_now(Message::LackedObjects(encode_bits(&lacked)))?;
-    let lacked: Vec<&ObjectRef> = closure.iter().zip(&lacked).filter_map(|(object, lacks)| lacks.then_some(object)).collect();
+    let lacked = negotiate(store, &roots, objects_total, &transaction, channel)?;
     let contents = match receive_objects(store, &lacked, &mut transaction, channel) {
         Ok(contents) => contents,
         Err(error) => {
@@ -78,7 +76,7 @@ fn receive<R: Read, W: Write>(
 /// Receives the lacked objects into the transaction, complete and verified.
 fn receive_objects<R: Read, W: Write>(
     store: &ObjectStore,
-    lacked: &[&ObjectRef],
+    lacked: &[ObjectRef],
     transaction: &mut Transaction,
     channel: &mut Channel<'_, R, W>,
 ) -> Result<Totals, TransferError> {
@@ -101,13 +99,40 @@ fn present(store: &ObjectStore, roots: &[ObjectRef]) -> Result<Option<Vec<Durabl
     }
 }
 
-/// Reads the list of the closure, which must hold each object once and all roots.
-fn receive_closure_list<R: Read, W: Write>(
+/// Says what is here and learns what is lacking.
+///
+/// If the sender has something of it too, it knows what is lacking by itself; else it lists the closure and is told.
+fn negotiate<R: Read, W: Write>(
+    store: &ObjectStore,
     roots: &[ObjectRef],
-    count: u64,
+    objects_total: u64,
+    transaction: &Transaction,
     channel: &mut Channel<'_, R, W>,
 ) -> Result<Vec<ObjectRef>, TransferError> {
-    channel.send_now(Message::ListClosure)?;
+    let mut present = Vec::new();
+    for object in worth_naming(store, roots)? {
+        if transaction.relies_on(&object)? {
+            present.push(object);
+        }
+    }
+    channel.send_now(Message::Present(present.clone()))?;
+    let message = channel.receive()?;
+    let Message::Difference { shared, objects } = message else { return Err(TransferError::unexpected(&message, "the difference")) };
+    let shared = decode_bits(&shared, present.len())?;
+    if objects > objects_total {
+        return Err(TransferError::Malformed { what: "the difference is larger than the closure" });
+    }
+    let listed = receive_listing(objects, channel)?;
+    if shared.contains(&true) {
+        return Ok(listed);
+    }
+    let lacked = lacked_objects(store, &listed)?;
+    channel.send_now(Message::LackedObjects(encode_bits(&lacked)))?;
+    Ok(listed.into_iter().zip(lacked).filter_map(|(object, lacks)| lacks.then_some(object)).collect())
+}
+
+/// Reads a list of objects, which must hold each once.
+fn receive_listing<R: Read, W: Write>(count: u64, channel: &mut Channel<'_, R, W>) -> Result<Vec<ObjectRef>, TransferError> {
     let mut closure = Vec::new();
     while (closure.len() as u64) < count {
         let message = channel.receive()?;
@@ -118,8 +143,8 @@ fn receive_closure_list<R: Read, W: Write>(
         closure.extend(part);
     }
     let distinct: BTreeSet<&ObjectRef> = closure.iter().collect();
-    if closure.len() as u64 != count || distinct.len() != closure.len() || !roots.iter().all(|root| distinct.contains(root)) {
-        return Err(TransferError::Malformed { what: "the closure is longer than announced, names an object twice, or lacks a root" });
+    if closure.len() as u64 != count || distinct.len() != closure.len() {
+        return Err(TransferError::Malformed { what: "the closure is longer than announced, or names an object twice" });
     }
     Ok(closure)
 }
@@ -130,13 +155,13 @@ fn lacked_objects(store: &ObjectStore, closure: &[ObjectRef]) -> Result<Vec<bool
 
 /// Reads the manifests of the lacked objects. Each must be canonical, of the object asked for, and give that object's id.
 fn receive_manifests<R: Read, W: Write>(
-    lacked: &[&ObjectRef],
+    lacked: &[ObjectRef],
     channel: &mut Channel<'_, R, W>,
 ) -> Result<Vec<ObjectManifest>, TransferError> {
     let mut stream = PieceReader::new(Stream::Manifests);
     let mut manifests = Vec::new();
     let (mut total, mut entries) = (0u64, 0u64);
-    for &object in lacked {
+    for object in lacked {
         let length = take(&mut stream, channel, 8)?;
         let length = u64::from_le_bytes(length.try_into().expect("eight bytes were taken"));
         total = total.saturating_add(length);

@@ -3,15 +3,17 @@
 //! It offers, lists, and then answers what the receiver says that it lacks. It trusts its own store to be what its manifests
 //! say: whoever receives verifies. What it holds in memory are manifests and a few pieces, never a file.
 
+use std::collections::BTreeSet;
 use std::fs::File;
 use std::io::{self, Read, Write};
 
 use super::channel::Channel;
 use super::limits::{CLOSURE_PART, MANIFEST_BYTES_MAX, OBJECTS_MAX, PIECES_UNDER_WAY, ROOTS_MAX};
-use super::message::{Message, Totals, decode_bits};
+use super::message::{Message, Totals, decode_bits, encode_bits};
 use super::piece::PieceBuffer;
 use super::{Content, TransferError, TransferStats, contents_of};
 use crate::ObjectRef;
+use crate::error::StoreError;
 use crate::object::ObjectManifest;
 use crate::objects::ObjectStore;
 use crate::transaction::Durable;
@@ -55,16 +57,10 @@ fn send<R: Read, W: Write>(
     if let Message::Done(totals) = message {
         return confirm(stats, totals);
     }
-    let Message::ListClosure = message else { return Err(TransferError::unexpected(&message, "a request for the closure")) };
-    for part in closure.chunks(CLOSURE_PART) {
-        channel.send(Message::Closure(part.to_vec()))?;
-    }
-    channel.flush()?;
-    let message = channel.receive()?;
-    let Message::LackedObjects(bits) = message else { return Err(TransferError::unexpected(&message, "the lacked objects")) };
-    let lacked = decode_bits(&bits, closure.len())?;
-    let lacked = closure.iter().zip(lacked).filter_map(|(object, lacks)| lacks.then_some(object));
-    let manifests = send_manifests(store, lacked, channel)?;
+    let Message::Present(present) = message else { return Err(TransferError::unexpected(&message, "the present objects")) };
+    let common = Common::of(store, &present)?;
+    let lacked = negotiate(closure, &common, channel)?;
+    let manifests = send_manifests(store, lacked.iter(), channel)?;
     let contents = contents_of(&manifests)?;
     let message = channel.receive()?;
     let Message::LackedContents(bits) = message else { return Err(TransferError::unexpected(&message, "the lacked contents")) };
@@ -81,6 +77,59 @@ fn send<R: Read, W: Write>(
     let message = channel.receive()?;
     let Message::Done(totals) = message else { return Err(TransferError::unexpected(&message, "the final totals")) };
     confirm(stats, totals)
+}
+
+/// What both sides have for certain.
+struct Common {
+    /// Which of the objects that the receiver named are here too.
+    shared: Vec<bool>,
+    /// They and all that they need.
+    objects: BTreeSet<ObjectRef>,
+    /// Keeps the collector away from them for as long as this lives.
+    kept: Vec<Durable>,
+}
+
+impl Common {
+    /// Looks the objects up that the receiver says it has.
+    fn of(store: &ObjectStore, present: &[ObjectRef]) -> Result<Self, StoreError> {
+        let mut common = Self { shared: Vec::with_capacity(present.len()), objects: BTreeSet::new(), kept: Vec::new() };
+        for object in present {
+            let known = Durable::of(store, object).and_then(|kept| Ok((kept, store.closure(std::slice::from_ref(object))?)));
+            match known {
+                Ok((kept, closure)) => {
+                    common.shared.push(true);
+                    common.objects.extend(closure);
+                    common.kept.push(kept);
+                }
+                Err(StoreError::Missing { .. }) => common.shared.push(false),
+                Err(other) => return Err(other),
+            }
+        }
+        Ok(common)
+    }
+}
+
+/// Lists what the receiver may lack, and finds out what it does lack.
+///
+/// With something in common the difference is known here and nothing is asked; else the receiver chooses from the whole closure.
+fn negotiate<R: Read, W: Write>(
+    closure: Vec<ObjectRef>,
+    common: &Common,
+    channel: &mut Channel<'_, R, W>,
+) -> Result<Vec<ObjectRef>, TransferError> {
+    let listed: Vec<ObjectRef> = closure.into_iter().filter(|object| !common.objects.contains(object)).collect();
+    channel.send(Message::Difference { shared: encode_bits(&common.shared), objects: listed.len() as u64 })?;
+    for part in listed.chunks(CLOSURE_PART) {
+        channel.send(Message::Closure(part.to_vec()))?;
+    }
+    if common.shared.contains(&true) {
+        return Ok(listed);
+    }
+    channel.flush()?;
+    let message = channel.receive()?;
+    let Message::LackedObjects(bits) = message else { return Err(TransferError::unexpected(&message, "the lacked objects")) };
+    let lacked = decode_bits(&bits, listed.len())?;
+    Ok(listed.into_iter().zip(lacked).filter_map(|(object, lacks)| lacks.then_some(object)).collect())
 }
 
 fn check_limit(what: &'static str, actual: u64, limit: u64) -> Result<(), TransferError> {

@@ -185,7 +185,11 @@ impl Liar<'_> {
         let mut manifests = Vec::new();
         loop {
             match Message::decode(reader.read().ok()??).unwrap() {
-                Message::ListClosure => send(Message::Closure(self.closure.clone())),
+                Message::Present(present) => {
+                    let shared = encode_bits(&vec![false; present.len()]);
+                    send(Message::Difference { shared, objects: self.closure.len() as u64 });
+                    send(Message::Closure(self.closure.clone()));
+                }
                 Message::LackedObjects(bits) => {
                     let lacked = decode_bits(&bits, self.closure.len()).unwrap();
                     assert_eq!(encode_bits(&lacked), bits);
@@ -214,7 +218,12 @@ impl Liar<'_> {
                     send(Message::Error(String::new()));
                     return Some(reason);
                 }
-                message @ (Message::Offer { .. } | Message::Closure(_) | Message::Manifests(_) | Message::Contents(_) | Message::End) => {
+                message @ (Message::Offer { .. }
+                | Message::Difference { .. }
+                | Message::Closure(_)
+                | Message::Manifests(_)
+                | Message::Contents(_)
+                | Message::End) => {
                     panic!("{message:?}")
                 }
             }
@@ -375,7 +384,7 @@ fn streams_that_end_or_misbehave_are_refused() {
     let root = publish(&from, "1");
     let honest = || Liar::of(&from, &root);
     // Every message in turn is lost, doubled, or of a kind that does not belong into a transfer.
-    for kind in [0x01, 0x03, 0x05, 0x07, 0x09] {
+    for kind in [0x01, 0x03, 0x05, 0x07, 0x09, 0x0c] {
         let doubled = |frame: Frame| if frame.kind == kind { vec![frame.clone(), frame] } else { vec![frame] };
         if kind != 0x09 {
             Liar { edit: &doubled, ..honest() }.must_be_refused();
@@ -418,17 +427,17 @@ fn a_broken_connection_names_no_object_and_costs_no_content_twice() {
     let (_a, from) = store();
     let root = publish(&from, "1");
     let mut sent_again = Vec::new();
-    // Offer, closure, manifests, two pieces of contents, end.
-    for count in 0..=6 {
+    // Offer, difference, closure, manifests, two pieces of contents, end.
+    for count in 0..=7 {
         let (_b, to) = store();
         let outcome = copy_until_broken(&from, &to, &root, count);
-        assert_eq!(outcome.is_ok(), count == 6, "{outcome:?} after {count} frames");
-        assert_eq!(to.objects().unwrap().len(), if count == 6 { 2 } else { 0 });
+        assert_eq!(outcome.is_ok(), count == 7, "{outcome:?} after {count} frames");
+        assert_eq!(to.objects().unwrap().len(), if count == 7 { 2 } else { 0 });
         assert_eq!(to.verify().unwrap(), []);
         let (_, stats) = copy(&from, &to, std::slice::from_ref(&root)).1.unwrap();
         assert_eq!(to.verify().unwrap(), []);
         sent_again.push(stats.blobs_sent);
     }
     // The first piece ends within the library; after the second everything is there.
-    assert_eq!(sent_again, [205, 205, 205, 205, 204, 0, 0]);
+    assert_eq!(sent_again, [205, 205, 205, 205, 205, 204, 0, 0]);
 }
