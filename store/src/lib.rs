@@ -15,6 +15,7 @@ mod objects;
 pub mod path;
 mod recovery;
 mod scan;
+mod stat_cache;
 mod transaction;
 pub mod transfer;
 pub mod tree;

@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -17,6 +17,7 @@ use crate::error::StoreError;
 use crate::fsutil::{self, Directory, FileLock, FsError, IoResultExt, LockError};
 use crate::index::Index;
 use crate::object::{MANIFEST_BYTES_MAX, ObjectManifest};
+use crate::stat_cache::StatCache;
 use crate::transaction::Transaction;
 use crate::{Digest, ObjectId, ObjectName, ObjectRef, recovery};
 
@@ -32,6 +33,9 @@ const LEASE_BYTES_MAX: u64 = 32 << 20;
 /// How long to wait for the publication lock. It is held for renames and two syncs; this covers a slow disk.
 const PUBLICATION_PATIENCE: Duration = Duration::from_mins(2);
 
+/// File systems that may give out inode numbers and times as they like: FUSE, 9p, virtual machines' shared folders.
+const UNSTEADY_FILE_SYSTEMS: [u32; 4] = [0x6573_5546, 0x0102_1997, 0x786f_4256, 0xbacb_acbc];
+
 /// The directories of a store, with their modes.
 const DIRECTORIES: [(&str, u32); 7] =
     [("store", 0o755), ("trees", 0o755), ("blobs", 0o755), ("pins", 0o755), ("stage", 0o700), ("trash", 0o700), ("leases", 0o700)];
@@ -46,6 +50,7 @@ pub struct ObjectStore {
 struct Inner {
     root: PathBuf,
     index: Index,
+    stat_cache: OnceLock<Option<StatCache>>,
 }
 
 /// `format.json`.
@@ -68,7 +73,7 @@ impl ObjectStore {
             create_if_missing(&root.join(name), mode)?;
         }
         let index = recovery::open_index(&root)?;
-        let store = Self { inner: Arc::new(Inner { root, index }) };
+        let store = Self { inner: Arc::new(Inner { root, index, stat_cache: OnceLock::new() }) };
         recovery::recover(&store)?;
         Ok(store)
     }
@@ -80,6 +85,15 @@ impl ObjectStore {
 
     pub(crate) fn index(&self) -> &Index {
         &self.inner.index
+    }
+
+    /// What is known of files outside of the store, if `source` is on a file system whose inode numbers and times can be relied on.
+    pub(crate) fn stat_cache(&self, source: &Directory) -> Option<&StatCache> {
+        let magic = fsutil::file_system_magic(source.path()).ok()?;
+        if network_file_system(magic).is_some() || UNSTEADY_FILE_SYSTEMS.contains(&magic) {
+            return None;
+        }
+        self.inner.stat_cache.get_or_init(|| StatCache::open(&self.root().join("cache.sqlite"))).as_ref()
     }
 
     /// Where an object is, or would be, on this machine.
@@ -385,17 +399,23 @@ fn read_or_write_format(root: &Path) -> Result<(), StoreError> {
 }
 
 fn refuse_network_file_system(root: &Path) -> Result<(), StoreError> {
-    // Magic numbers from statfs(2) and linux/magic.h.
-    let kind = match fsutil::file_system_magic(root)? {
-        0x6969 => "NFS",
-        0x517b | 0xff53_4d42 | 0xfe53_4d42 => "SMB",
-        0x5346_414f | 0x6b41_4653 => "AFS",
-        0x00c3_6400 => "Ceph",
-        0x7375_7245 => "Coda",
-        0x0bd0_0bd0 => "Lustre",
-        _ => return Ok(()),
-    };
-    Err(StoreError::NetworkFileSystem { root: root.to_owned(), kind })
+    match network_file_system(fsutil::file_system_magic(root)?) {
+        Some(kind) => Err(StoreError::NetworkFileSystem { root: root.to_owned(), kind }),
+        None => Ok(()),
+    }
+}
+
+/// The name of a network file system. Magic numbers from statfs(2) and linux/magic.h.
+const fn network_file_system(magic: u32) -> Option<&'static str> {
+    match magic {
+        0x6969 => Some("NFS"),
+        0x517b | 0xff53_4d42 | 0xfe53_4d42 => Some("SMB"),
+        0x5346_414f | 0x6b41_4653 => Some("AFS"),
+        0x00c3_6400 => Some("Ceph"),
+        0x7375_7245 => Some("Coda"),
+        0x0bd0_0bd0 => Some("Lustre"),
+        _ => None,
+    }
 }
 
 #[cfg(test)]

@@ -36,7 +36,7 @@ impl Candidates {
         Self { in_alphabet, own, others: others.collect() }
     }
 
-    fn is_empty(&self) -> bool {
+    pub(crate) fn is_empty(&self) -> bool {
         self.own.is_none() && self.others.is_empty()
     }
 }

@@ -4,7 +4,9 @@
 //! an order that leaves each name under `store/` complete at every instant. The result, [`Durable`], is the proof that
 //! whoever names objects next asks for. FORMAT.md, section "Publishing".
 
+mod ingest;
 mod publish;
+mod recall;
 mod receive;
 mod staging;
 
@@ -17,8 +19,9 @@ use crate::fsutil::{self, Directory};
 use crate::object::{ObjectManifest, object_id};
 use crate::objects::{Lease, ObjectStore};
 use crate::scan::Candidates;
-use crate::tree::Tree;
+use crate::tree::{Entry, Tree};
 use crate::{Digest, ObjectId, ObjectName, ObjectRef, RelPath};
+use ingest::Origin;
 use staging::Staging;
 
 /// An entry of an object that is made in memory. Parent directories are implied.
@@ -121,7 +124,44 @@ impl Transaction {
         candidates: &[ObjectRef],
     ) -> Result<ObjectRef, StoreError> {
         let source = Directory::open(source)?;
-        self.put(name, placeholder, candidates, |staging| staging.copy_directory(&source))
+        let store = self.store.clone();
+        // With ids to look for, a file's digest is not all that there is to know.
+        let cache = if placeholder.is_none() && candidates.is_empty() { store.stat_cache(&source) } else { None };
+        if let Some(entries) = cache.and_then(|cache| recall::recall(cache, &source))
+            && let Some(object) = self.put_recalled(name, entries)?
+        {
+            return Ok(object);
+        }
+        self.put(name, placeholder, candidates, |staging| ingest::ingest(staging, source, Origin { given_away: false, cache }))
+    }
+
+    /// As [`Self::put_directory`], for a directory that the caller gives away: its files are renamed into the object instead of copied,
+    /// as far as they have one name, belong to this process's user and have no extended attributes. What is left goes with the transaction
+    /// if it is a [`Self::scratch`] directory, and is the caller's to remove otherwise.
+    ///
+    /// Nobody else may have an open handle or a mapping of any file: it would still be able to write when the object has
+    /// its name. So a sandbox must be dead, not only done.
+    pub fn put_directory_given_away(
+        &mut self,
+        name: &ObjectName,
+        source: &Path,
+        placeholder: Option<&ObjectId>,
+        candidates: &[ObjectRef],
+    ) -> Result<ObjectRef, StoreError> {
+        let source = Directory::open(source)?;
+        self.put(name, placeholder, candidates, |staging| ingest::ingest(staging, source, Origin { given_away: true, cache: None }))
+    }
+
+    /// Puts an object all of whose contents are told by the stat cache, if it is in the store.
+    fn put_recalled(&mut self, name: &ObjectName, entries: Vec<Entry>) -> Result<Option<ObjectRef>, StoreError> {
+        // A tree that breaks a rule is reported when it is copied.
+        let Ok(tree) = Tree::new(entries) else { return Ok(None) };
+        let object = ObjectRef { id: object_id(name, &[], &tree), name: name.clone() };
+        if self.staged.contains_key(&object) || self.is_kept(&object)? {
+            self.objects.push(object.clone());
+            return Ok(Some(object));
+        }
+        Ok(None)
     }
 
     /// Takes entries in as a new object. As [`Self::put_directory`], from memory; the order of the entries does not matter.

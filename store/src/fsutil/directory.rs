@@ -5,15 +5,18 @@
 
 use std::ffi::{OsStr, OsString};
 use std::fs::File;
-use std::io;
+use std::io::{self, Write};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::OsStringExt;
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags, RawMode, Stat, Timespec, Timestamps};
+use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags, RawDir, RawMode, RenameFlags, SeekFrom, Stat, Timespec, Timestamps};
 
 use super::{FsError, IoResultExt};
 use crate::path::DEPTH_MAX;
+
+/// How much of a directory is listed at a time, in bytes; one name takes 24 and its length.
+const LIST_BYTES: usize = 16 << 10;
 
 /// An open directory.
 #[derive(Debug)]
@@ -23,7 +26,7 @@ pub struct Directory {
 }
 
 /// What a directory entry is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum NodeKind {
     /// A directory.
     Directory,
@@ -41,18 +44,65 @@ pub(crate) struct Node {
     pub(crate) kind: NodeKind,
     /// All twelve mode bits.
     pub(crate) mode: u32,
+    /// What changes when the file does.
+    pub(crate) stamp: Stamp,
+    /// How many names it has.
+    pub(crate) links: u64,
+    /// Its owner.
+    pub(crate) user: u32,
+}
+
+/// What tells one state of a file from another without reading it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Stamp {
+    pub(crate) device: u64,
+    pub(crate) inode: u64,
+    /// The length in bytes.
+    pub(crate) size: u64,
+    /// The last change of the content, in nanoseconds since the epoch.
+    pub(crate) modified: i64,
+    /// The last change of anything, in nanoseconds since the epoch; no program can set it.
+    pub(crate) changed: i64,
+}
+
+/// A name in a directory, with what the directory itself says about it.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Listed {
+    pub(crate) name: OsString,
+    /// Nothing where the file system does not tell.
+    pub(crate) kind: Option<NodeKind>,
 }
 
 impl Node {
     fn of(stat: &Stat) -> Self {
-        let kind = match FileType::from_raw_mode(stat.st_mode as RawMode) {
-            FileType::Directory => NodeKind::Directory,
-            FileType::RegularFile => NodeKind::File,
-            FileType::Symlink => NodeKind::Symlink,
-            FileType::Fifo | FileType::Socket | FileType::CharacterDevice | FileType::BlockDevice | FileType::Unknown => NodeKind::Special,
+        let kind = kind_of(FileType::from_raw_mode(stat.st_mode as RawMode)).unwrap_or(NodeKind::Special);
+        let stamp = Stamp {
+            device: stat.st_dev,
+            inode: stat.st_ino,
+            size: u64::try_from(stat.st_size).unwrap_or(0),
+            modified: nanoseconds(stat.st_mtime, stat.st_mtime_nsec),
+            changed: nanoseconds(stat.st_ctime, stat.st_ctime_nsec),
         };
-        Self { kind, mode: stat.st_mode & 0o7777 }
+        // The width of the link count depends on the machine.
+        #[allow(clippy::useless_conversion, reason = "not useless on every architecture")]
+        let links = stat.st_nlink.into();
+        Self { kind, mode: stat.st_mode & 0o7777, stamp, links, user: stat.st_uid }
     }
+}
+
+const fn kind_of(kind: FileType) -> Option<NodeKind> {
+    match kind {
+        FileType::Directory => Some(NodeKind::Directory),
+        FileType::RegularFile => Some(NodeKind::File),
+        FileType::Symlink => Some(NodeKind::Symlink),
+        FileType::Fifo | FileType::Socket | FileType::CharacterDevice | FileType::BlockDevice => Some(NodeKind::Special),
+        FileType::Unknown => None,
+    }
+}
+
+/// One number for a time; it wraps in the year 2262, where it still tells one time from another.
+fn nanoseconds(seconds: i64, nanoseconds: impl TryInto<i64>) -> i64 {
+    seconds.wrapping_mul(1_000_000_000).wrapping_add(nanoseconds.try_into().unwrap_or(0))
 }
 
 impl Directory {
@@ -90,21 +140,46 @@ impl Directory {
         Ok(names)
     }
 
+    /// As [`Self::names`], with the kinds as far as the directory tells them.
+    pub(crate) fn listed(&self) -> Result<Vec<Listed>, FsError> {
+        let mut entries = Vec::new();
+        // Read through our own handle: opening it anew, as `Dir` does, costs as much as reading a directory of average size.
+        rustix::fs::seek(&self.descriptor, SeekFrom::Start(0)).at("list", &self.path)?;
+        let mut buffer = Vec::with_capacity(LIST_BYTES);
+        let mut listing = RawDir::new(&self.descriptor, buffer.spare_capacity_mut());
+        while let Some(entry) = listing.next() {
+            let entry = entry.at("list", &self.path)?;
+            let name = entry.file_name().to_bytes();
+            if name != b"." && name != b".." {
+                entries.push(Listed { name: OsString::from_vec(name.to_owned()), kind: kind_of(entry.file_type()) });
+            }
+        }
+        entries.sort();
+        Ok(entries)
+    }
+
+    /// What the directory itself is.
+    pub(crate) fn own_node(&self) -> Result<Node, FsError> {
+        rustix::fs::fstat(&self.descriptor).map(|stat| Node::of(&stat)).at("inspect", &self.path)
+    }
+
     /// What the entry `name` is.
     pub fn kind_of(&self, name: &OsStr) -> Result<NodeKind, FsError> {
         self.node(name).map(|node| node.kind)
     }
 
     pub(crate) fn node(&self, name: &OsStr) -> Result<Node, FsError> {
-        let stat = rustix::fs::statat(&self.descriptor, name, AtFlags::SYMLINK_NOFOLLOW).at("inspect", &self.path.join(name))?;
-        Ok(Node::of(&stat))
+        rustix::fs::statat(&self.descriptor, name, AtFlags::SYMLINK_NOFOLLOW)
+            .map(|stat| Node::of(&stat))
+            .map_err(|error| FsError::new("inspect", &self.path.join(name), error))
     }
 
     /// Opens the file `name` for reading; a symbolic link is refused, a fifo does not block.
     pub fn open_file(&self, name: &OsStr) -> Result<File, FsError> {
         let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
-        let descriptor = rustix::fs::openat(&self.descriptor, name, flags, Mode::empty()).at("open", &self.path.join(name))?;
-        Ok(File::from(descriptor))
+        rustix::fs::openat(&self.descriptor, name, flags, Mode::empty())
+            .map(File::from)
+            .map_err(|error| FsError::new("open", &self.path.join(name), error))
     }
 
     /// The target of the symbolic link `name`.
@@ -121,10 +196,59 @@ impl Directory {
 
     /// Creates the file `name`, which must not exist, for reading and writing, with mode 0600.
     pub(crate) fn create_file(&self, name: &OsStr) -> Result<File, FsError> {
+        self.create_with_mode(name, 0o600)
+    }
+
+    /// Writes the file `name`, which must not exist, with the mode and the time of a finished object.
+    pub(crate) fn write_frozen(&self, name: &OsStr, content: &[u8], executable: bool) -> Result<(), FsError> {
+        let mode = if executable { 0o555 } else { 0o444 };
+        let mut file = self.create_with_mode(name, mode)?;
+        let path = || self.path.join(name);
+        file.write_all(content).map_err(|error| FsError::new("write", &path(), error))?;
+        // The mode given at creation is less the umask, which mostly leaves it as it is: asking is cheaper than setting.
+        let stat = rustix::fs::fstat(&file).map_err(|error| FsError::new("inspect", &path(), error))?;
+        if stat.st_mode & 0o7777 != mode {
+            rustix::fs::fchmod(&file, Mode::from_raw_mode(mode)).map_err(|error| FsError::new("set the mode of", &path(), error))?;
+        }
+        rustix::fs::futimens(&file, &object_times()).map_err(|error| FsError::new("set the time of", &path(), error))
+    }
+
+    fn create_with_mode(&self, name: &OsStr, mode: u32) -> Result<File, FsError> {
         let flags = OFlags::RDWR | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let descriptor =
-            rustix::fs::openat(&self.descriptor, name, flags, Mode::from_raw_mode(0o600)).at("create", &self.path.join(name))?;
-        Ok(File::from(descriptor))
+        rustix::fs::openat(&self.descriptor, name, flags, Mode::from_raw_mode(mode))
+            .map(File::from)
+            .map_err(|error| FsError::new("create", &self.path.join(name), error))
+    }
+
+    /// Gives the file at `existing` below this directory the name `name` in `target`, which must not exist.
+    pub(crate) fn link_to(&self, existing: &Path, target: &Directory, name: &OsStr) -> Result<(), FsError> {
+        rustix::fs::linkat(&self.descriptor, existing, &target.descriptor, name, AtFlags::empty())
+            .map_err(|error| FsError::new("link", &target.path.join(name), error))
+    }
+
+    /// Moves the file `name`, open as `file`, to `target` under the same name, unless it is on another file system or has
+    /// extended attributes, which objects do not have; returns whether it was moved.
+    pub(crate) fn move_plain_file(&self, name: &OsStr, file: &File, target: &Directory) -> Result<bool, FsError> {
+        // The label of SELinux is on every file; the policy of the store's directory decides about it.
+        let mut attributes = [0; 256];
+        let length = match rustix::fs::flistxattr(file, &mut attributes) {
+            Ok(length) => length,
+            Err(rustix::io::Errno::NOTSUP) => 0,
+            Err(_) => return Ok(false),
+        };
+        if attributes[..length].split(|byte| *byte == 0).any(|attribute| !attribute.is_empty() && attribute != b"security.selinux") {
+            return Ok(false);
+        }
+        match rustix::fs::renameat_with(&self.descriptor, name, &target.descriptor, name, RenameFlags::NOREPLACE) {
+            Ok(()) => Ok(true),
+            Err(rustix::io::Errno::XDEV) => Ok(false),
+            Err(errno) => Err(FsError::new("rename", &self.path.join(name), errno)),
+        }
+    }
+
+    /// Removes the file or link `name`.
+    pub(crate) fn remove_name(&self, name: &OsStr) -> Result<(), FsError> {
+        rustix::fs::unlinkat(&self.descriptor, name, AtFlags::empty()).at("remove", &self.path.join(name))
     }
 
     /// Opens the file `name`, which we created, for reading and writing.
@@ -227,4 +351,11 @@ const fn object_times() -> Timestamps {
 /// What the file behind an open handle is.
 pub(crate) fn node_of(file: &File, path: &Path) -> Result<Node, FsError> {
     rustix::fs::fstat(file).map(|stat| Node::of(&stat)).at("inspect", path)
+}
+
+/// Makes `target`, an empty file, share the blocks of `source`; returns whether the file system can.
+///
+/// Later writes to either leave the other as it is.
+pub(crate) fn share_blocks(source: &File, target: &File) -> bool {
+    rustix::fs::ioctl_ficlone(target, source).is_ok()
 }

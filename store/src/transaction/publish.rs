@@ -4,12 +4,19 @@
 
 use std::collections::BTreeSet;
 use std::io;
+use std::num::NonZeroUsize;
 
 use crate::ObjectRef;
 use crate::error::StoreError;
 use crate::fsutil::{self, Directory, FsError};
 
-use super::{Durable, Staged, Transaction};
+use super::{ContentKey, Durable, NewContent, Staged, Transaction};
+
+/// The most threads that give names to contents.
+const NAMING_THREADS_MAX: usize = 4;
+
+/// How many contents one thread names at least: a thread costs as much as a few of them.
+const CONTENTS_PER_THREAD_MIN: usize = 256;
 
 impl Transaction {
     /// Publishes everything that was put, durably; objects that are there already are fine.
@@ -56,21 +63,34 @@ impl Transaction {
 
     /// Links new inodes into `blobs/`. They are on disk, so a name there is complete.
     fn name_contents(&self) -> Result<(), StoreError> {
-        let mut shard = None;
-        for ((digest, executable), content) in &self.contents {
-            let path = self.store.blob_path(digest, *executable);
-            if shard.as_deref() != path.parent() {
-                shard = path.parent().map(ToOwned::to_owned);
-                if let Some(shard) = &shard {
-                    ignore_existing(fsutil::create_dir(shard, 0o755))?;
-                }
+        let blobs = Directory::open(&self.store.root().join("blobs"))?;
+        let contents: Vec<(&ContentKey, &NewContent)> = self.contents.iter().collect();
+        let threads = std::thread::available_parallelism().map_or(1, NonZeroUsize::get).min(NAMING_THREADS_MAX);
+        let share = contents.len().div_ceil(threads).max(CONTENTS_PER_THREAD_MIN);
+        std::thread::scope(|scope| {
+            // The contents are sorted, so threads mostly work in different directories.
+            let helpers: Vec<_> = contents.chunks(share).skip(1).map(|part| scope.spawn(|| self.name_some(part, &blobs))).collect();
+            let own = contents.chunks(share).next().map_or(Ok(()), |part| self.name_some(part, &blobs));
+            helpers.into_iter().map(|helper| helper.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))).fold(own, Result::and)
+        })
+    }
+
+    fn name_some(&self, contents: &[(&ContentKey, &NewContent)], blobs: &Directory) -> Result<(), StoreError> {
+        let mut shard: Option<(String, Directory)> = None;
+        for ((digest, executable), content) in contents {
+            let text = digest.to_string();
+            if shard.as_ref().is_none_or(|(name, _)| *name != text[..2]) {
+                ignore_existing(fsutil::create_dir(&blobs.path().join(&text[..2]), 0o755))?;
+                shard = Some((text[..2].to_owned(), blobs.open_child(text[..2].as_ref())?));
             }
+            let Some((_, directory)) = &shard else { continue };
+            let name = if *executable { format!("{text}x") } else { text };
             if content.replaces {
-                let temporary = self.stage.join(format!("blob-{digest}{executable}"));
+                let temporary = self.stage.join(format!("blob-{name}"));
                 fsutil::hard_link(&content.path, &temporary)?;
-                fsutil::rename(&temporary, &path)?;
+                fsutil::rename(&temporary, &directory.path().join(name))?;
             } else {
-                ignore_existing(fsutil::hard_link(&content.path, &path))?;
+                ignore_existing(directory.link_from(&content.path, name.as_ref()))?;
             }
         }
         Ok(())

@@ -1,6 +1,6 @@
-//! Fills the staging directory of one object: creates, copies, hashes and scans in one pass.
+//! The staging directory of one object: its directories, links and files, and what is known of them.
 //!
-//! Known contents are linked, new ones written with their final mode. A file that names its own object is first written with zeros in place
+//! Directories on disk come in through [`super::ingest`], objects in memory and received ones right here. Known contents are linked, new ones written with their final mode. A file that names its own object is first written with zeros in place
 //! of the id, which is what the id is computed from; [`Staging::finish`] writes the id into it. Nothing is read twice but those files.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -11,9 +11,9 @@ use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
 use crate::error::StoreError;
-use crate::fsutil::{self, Directory, FsError, IoResultExt, NodeKind};
+use crate::fsutil::{self, Directory, FsError, IoResultExt};
 use crate::objects::ObjectStore;
-use crate::scan::{CHUNK_BYTES, Candidates, Scanner, digests_of, scan_whole};
+use crate::scan::{CHUNK_BYTES, Candidates, digests_of, scan_whole};
 use crate::tree::{ENTRIES_MAX, Entry, EntryKind, SelfReferences, write_at};
 use crate::{Digest, ObjectId, ObjectRef, RelPath};
 
@@ -22,18 +22,18 @@ use super::{ContentKey, NewContent, NewEntry, NewEntryKind};
 /// One object in the making.
 #[derive(Debug)]
 pub(super) struct Staging<'a> {
-    store: &'a ObjectStore,
-    contents: &'a mut BTreeMap<ContentKey, NewContent>,
-    candidates: &'a Candidates,
-    top: PathBuf,
+    pub(super) store: &'a ObjectStore,
+    pub(super) contents: &'a mut BTreeMap<ContentKey, NewContent>,
+    pub(super) candidates: &'a Candidates,
+    pub(super) top: PathBuf,
     entries: Vec<Entry>,
-    references: BTreeSet<ObjectRef>,
+    pub(super) references: BTreeSet<ObjectRef>,
     /// The directory that the last entry went to: the next one mostly goes there too.
     last_parent: Option<(Option<RelPath>, Directory)>,
 }
 
 /// How linking a known content ended.
-enum Linked {
+pub(super) enum Linked {
     Done,
     /// There is no such content.
     Unknown,
@@ -50,56 +50,6 @@ impl<'a> Staging<'a> {
     ) -> Result<Self, StoreError> {
         fsutil::create_dir(top, 0o755)?;
         Ok(Self { store, contents, candidates, top: top.to_owned(), entries: Vec::new(), references: BTreeSet::new(), last_parent: None })
-    }
-
-    /// Copies a directory with all that is in it.
-    pub(super) fn copy_directory(&mut self, source: &Directory) -> Result<(), StoreError> {
-        self.copy_level(source, None)
-    }
-
-    // The recursion is as deep as a RelPath can be, 128 levels.
-    fn copy_level(&mut self, source: &Directory, below: Option<&RelPath>) -> Result<(), StoreError> {
-        for name in source.names()? {
-            let path = child_path(source, below, &name)?;
-            let node = source.node(&name)?;
-            match node.kind {
-                NodeKind::Directory => {
-                    self.create_directory(&path)?;
-                    self.copy_level(&source.open_child(&name)?, Some(&path))?;
-                }
-                NodeKind::Symlink => {
-                    let target = String::from_utf8(source.read_link(&name)?)
-                        .map_err(|_| refused(source, &name, "the target of the link is not UTF-8"))?;
-                    self.add_symlink(&path, &target)?;
-                }
-                NodeKind::File => self.copy_file(source, &name, &path)?,
-                NodeKind::Special => {
-                    return Err(refused(source, &name, "it is neither a file, a directory nor a symbolic link"));
-                }
-            }
-        }
-        Ok(())
-    }
-
-    fn copy_file(&mut self, source: &Directory, name: &OsStr, path: &RelPath) -> Result<(), StoreError> {
-        let shown = source.path().join(name);
-        let mut file = source.open_file(name)?;
-        // Asked through the open handle: the name may mean something else by now.
-        let node = fsutil::node_of(&file, &shown)?;
-        if node.kind != NodeKind::File {
-            return Err(refused(source, name, "it changed while it was read"));
-        }
-        if node.mode & 0o6000 != 0 {
-            return Err(refused(source, name, "it has a set-user-id or set-group-id bit"));
-        }
-        let executable = node.mode & 0o100 != 0;
-        let mut start = Vec::new();
-        (&mut file).take(CHUNK_BYTES as u64).read_to_end(&mut start).at("read", &shown)?;
-        if start.len() < CHUNK_BYTES {
-            self.add_small_file(path, start, executable)
-        } else {
-            self.add_large_file(path, &start, (&mut file, &shown), executable)
-        }
     }
 
     /// Creates entries from memory, with their parents.
@@ -149,7 +99,7 @@ impl<'a> Staging<'a> {
         Ok(parent.freeze_link(path.file_name().as_ref())?)
     }
 
-    fn add_symlink(&mut self, path: &RelPath, target: &str) -> Result<(), StoreError> {
+    pub(super) fn add_symlink(&mut self, path: &RelPath, target: &str) -> Result<(), StoreError> {
         self.check_name(path)?;
         let mut zeroed = target.as_bytes().to_vec();
         let found = scan_whole(self.candidates, &mut zeroed);
@@ -176,58 +126,17 @@ impl<'a> Staging<'a> {
         if matches!(linked, Linked::Done) {
             return Ok(());
         }
-        self.create_file(path, |file, shown| {
-            file.write_all(&content).at("write", shown)?;
-            fsutil::freeze_file(file, executable, shown)
-        })?;
+        self.parent(path)?.write_frozen(path.file_name().as_ref(), &content, executable)?;
         self.note_content(key, path, matches!(linked, Linked::Full));
         Ok(())
     }
 
-    /// Copies a file that does not fit into one chunk, of which `start` is read already.
-    fn add_large_file(
-        &mut self,
-        path: &RelPath,
-        start: &[u8],
-        (source, shown_source): (&mut File, &Path),
-        executable: bool,
-    ) -> Result<(), StoreError> {
-        self.check_name(path)?;
-        let mut scanner = Scanner::new(self.candidates);
-        let mut hasher = blake3::Hasher::new();
-        let mut size = 0;
-        let file = self.create_file(path, |file, shown| {
-            let mut settle = |bytes: &[u8]| {
-                hasher.update(bytes);
-                size += bytes.len() as u64;
-                file.write_all(bytes).at("write", shown)
-            };
-            settle(scanner.push(start))?;
-            let mut buffer = vec![0; CHUNK_BYTES];
-            loop {
-                match source.read(&mut buffer) {
-                    Ok(0) => break,
-                    Ok(length) => settle(scanner.push(&buffer[..length]))?,
-                    Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                    Err(error) => return Err(FsError::new("read", shown_source, error)),
-                }
-            }
-            settle(scanner.rest())
-        })?;
-        let found = scanner.into_found();
-        self.references.extend(found.references);
-        let digest = Digest::from(hasher.finalize());
-        if !found.offsets.is_empty() {
-            return self.push_self_referring(path, (size, digest), executable, found.offsets);
+    /// Adds entries of files that are in their places.
+    pub(super) fn extend(&mut self, entries: Vec<Entry>) -> Result<(), StoreError> {
+        if (self.entries.len() + entries.len()) as u64 > ENTRIES_MAX {
+            return Err(too_many_entries(&self.top));
         }
-        self.push(path, EntryKind::File { size, digest, executable, self_references: None })?;
-        fsutil::freeze_file(&file, executable, &self.top.join(path.as_path()))?;
-        let key = (digest, executable);
-        match self.replace_by_known(path, &key)? {
-            Linked::Done => {}
-            Linked::Unknown => self.note_content(key, path, false),
-            Linked::Full => self.note_content(key, path, true),
-        }
+        self.entries.extend(entries);
         Ok(())
     }
 
@@ -320,9 +229,9 @@ impl<'a> Staging<'a> {
         Ok(())
     }
 
-    fn push(&mut self, path: &RelPath, kind: EntryKind) -> Result<(), StoreError> {
+    pub(super) fn push(&mut self, path: &RelPath, kind: EntryKind) -> Result<(), StoreError> {
         if self.entries.len() as u64 >= ENTRIES_MAX {
-            return Err(StoreError::Refused { path: path.as_path().to_owned(), reason: "the object has more than a million entries" });
+            return Err(too_many_entries(path.as_path()));
         }
         self.entries.push(Entry { path: path.clone(), kind });
         Ok(())
@@ -339,15 +248,8 @@ impl<'a> Staging<'a> {
         self.push(path, EntryKind::File { size, digest: modulo, executable, self_references: Some(SelfReferences { offsets, modulo }) })
     }
 
-    /// Looks for ids in the name of an entry: a path is as good a reference as a content.
-    fn check_name(&mut self, path: &RelPath) -> Result<(), StoreError> {
-        let mut name = path.file_name().as_bytes().to_vec();
-        let found = scan_whole(self.candidates, &mut name);
-        if !found.offsets.is_empty() {
-            let reason = "its name holds the object's own id, which is not known yet";
-            return Err(StoreError::Refused { path: path.as_path().to_owned(), reason });
-        }
-        self.references.extend(found.references);
+    pub(super) fn check_name(&mut self, path: &RelPath) -> Result<(), StoreError> {
+        self.references.extend(references_in_name(self.candidates, path)?);
         Ok(())
     }
 
@@ -374,22 +276,6 @@ impl<'a> Staging<'a> {
         link_result(self.parent(path)?.link_from(&existing, name))
     }
 
-    /// Puts a known content in the place of the copy that was just written.
-    fn replace_by_known(&mut self, path: &RelPath, key: &ContentKey) -> Result<Linked, StoreError> {
-        let existing = match self.contents.get(key) {
-            Some(content) => content.path.clone(),
-            None => self.store.blob_path(&key.0, key.1),
-        };
-        let place = self.top.join(path.as_path());
-        // Beside the object, so that no entry can have this name.
-        let temporary = self.top.with_extension("link");
-        let linked = link_result(fsutil::hard_link(&existing, &temporary))?;
-        if matches!(linked, Linked::Done) {
-            fsutil::rename(&temporary, &place)?;
-        }
-        Ok(linked)
-    }
-
     fn parent(&mut self, path: &RelPath) -> Result<&Directory, StoreError> {
         let wanted = path.parent();
         let entry = if let Some(entry) = self.last_parent.take().filter(|(parent, _)| *parent == wanted) {
@@ -400,6 +286,24 @@ impl<'a> Staging<'a> {
         };
         Ok(&self.last_parent.insert(entry).1)
     }
+}
+
+/// Looks for ids in the name of an entry: a path is as good a reference as a content.
+pub(super) fn references_in_name(candidates: &Candidates, path: &RelPath) -> Result<BTreeSet<ObjectRef>, StoreError> {
+    if candidates.is_empty() {
+        return Ok(BTreeSet::new());
+    }
+    let mut name = path.file_name().as_bytes().to_vec();
+    let found = scan_whole(candidates, &mut name);
+    if found.offsets.is_empty() {
+        return Ok(found.references);
+    }
+    let reason = "its name holds the object's own id, which is not known yet";
+    Err(StoreError::Refused { path: path.as_path().to_owned(), reason })
+}
+
+fn too_many_entries(path: &Path) -> StoreError {
+    StoreError::Refused { path: path.to_owned(), reason: "the object has more than a million entries" }
 }
 
 /// Writes the manifest of a staged object; the barrier makes it durable.
@@ -430,24 +334,11 @@ fn copy_hashed(source: &mut File, target: &mut File, hasher: &mut blake3::Hasher
     }
 }
 
-fn link_result(result: Result<(), FsError>) -> Result<Linked, StoreError> {
+pub(super) fn link_result(result: Result<(), FsError>) -> Result<Linked, StoreError> {
     match result {
         Ok(()) => Ok(Linked::Done),
         Err(error) if error.is_missing() => Ok(Linked::Unknown),
         Err(error) if error.source.kind() == io::ErrorKind::TooManyLinks => Ok(Linked::Full),
         Err(error) => Err(error.into()),
     }
-}
-
-fn refused(directory: &Directory, name: &OsStr, reason: &'static str) -> StoreError {
-    StoreError::Refused { path: directory.path().join(name), reason }
-}
-
-fn child_path(source: &Directory, below: Option<&RelPath>, name: &OsStr) -> Result<RelPath, StoreError> {
-    let text = name.to_str().ok_or_else(|| refused(source, name, "its name is not UTF-8"))?;
-    let child = match below {
-        Some(below) => format!("{below}/{text}").parse(),
-        None => text.parse(),
-    };
-    child.map_err(|_| refused(source, name, "its path is too long or too deep"))
 }
