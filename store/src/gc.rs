@@ -1,22 +1,30 @@
 //! Finds what nobody needs any more, and removes it.
 //!
-//! Roots are the generations of all profiles, pins, what living transactions and holders of [`crate::Durable`] rely on, and what the
-//! caller names. A plan is made first, with no effect; carrying it out marks again under the lock that keeps publishers out, so what
+//! Roots are the generations of all profiles, pins, results that users keep, what living transactions and holders of [`crate::Durable`]
+//! rely on, what running processes use, and what the caller names. A plan is made first, with no effect; carrying it out marks again under the lock that keeps publishers out, so what
 //! became needed in between stays. When in doubt about a root, nothing is removed. A collection that is cut off goes on with the next
 //! one, because its steps are found in the trash and in the link counts of contents. Normative text: `FORMAT.md`, section "Collection".
 
-use std::collections::BTreeSet;
+mod retention;
+mod roots;
+mod why;
+
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
 use crate::error::StoreError;
-use crate::fsutil::{self, Directory, FsError, IoResultExt, NodeKind};
+use crate::fsutil::{Directory, FsError, Listed, NodeKind};
 use crate::objects::{ObjectStore, object_of_name};
 use crate::tree::EntryKind;
 use crate::verify::blob_of_name;
-use crate::{Digest, ObjectRef};
+use crate::{Digest, ObjectRef, fsutil};
+
+pub use retention::{Generation, Retention, generations};
+pub use roots::Root;
+pub use why::{Reason, why};
 
 /// What the caller wants kept beside generations, pins and leases. An object that is not in the store is no error.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -46,6 +54,30 @@ pub struct Removal {
     pub object: ObjectRef,
     /// The length of its files together, in bytes, shared or not.
     pub bytes: u64,
+    /// What its removal frees after all those before it in the plan, in bytes of file contents.
+    pub frees: u64,
+}
+
+impl GcPlan {
+    /// Cuts the plan after the first removal with which at least `bytes` are freed.
+    #[must_use]
+    pub fn up_to(mut self, bytes: u64) -> Self {
+        let mut freed = 0;
+        let count = self
+            .remove
+            .iter()
+            .take_while(|removal| {
+                let short = freed < bytes;
+                freed += removal.frees;
+                short
+            })
+            .count();
+        // Who refers stands before what it refers to, so no reference of what stays is cut off.
+        self.keep.extend(self.remove.split_off(count).into_iter().map(|removal| removal.object));
+        self.keep.sort();
+        self.bytes = self.remove.iter().map(|removal| removal.frees).sum();
+        self
+    }
 }
 
 /// What a collection did.
@@ -102,27 +134,28 @@ pub fn plan(store: &ObjectStore, roots: &Roots, now: SystemTime, grace: Duration
         mark(store, roots, now, grace)?
     };
     let mut remove = Vec::new();
-    let mut freed = BTreeSet::new();
-    for object in marked.remove {
+    // A content is freed with the last object that holds it.
+    let mut last_holder = BTreeMap::new();
+    for (position, object) in marked.remove.into_iter().enumerate() {
         // A damaged manifest must not keep its object from being removed; its size is not known then.
-        let Ok(manifest) = store.manifest(&object) else {
-            remove.push(Removal { object, bytes: 0 });
-            continue;
-        };
-        freed.extend(contents_of(&manifest));
-        remove.push(Removal { object, bytes: manifest.tree.file_bytes() });
+        let manifest = store.manifest(&object).ok();
+        last_holder.extend(manifest.iter().flat_map(contents_of).map(|content| (content, position)));
+        remove.push(Removal { object, bytes: manifest.map_or(0, |manifest| manifest.tree.file_bytes()), frees: 0 });
     }
     for object in &marked.keep {
-        if freed.is_empty() {
+        if last_holder.is_empty() {
             break;
         }
         if let Ok(manifest) = store.manifest(object) {
             for content in contents_of(&manifest) {
-                freed.remove(&content);
+                last_holder.remove(&content);
             }
         }
     }
-    let bytes = freed.iter().map(|(_, _, size)| size).sum();
+    for ((_, _, size), position) in last_holder {
+        remove[position].frees += size;
+    }
+    let bytes = remove.iter().map(|removal| removal.frees).sum();
     Ok(GcPlan { keep: marked.keep.into_iter().collect(), remove, bytes, roots: roots.clone(), now, grace })
 }
 
@@ -135,6 +168,9 @@ pub fn execute(store: &ObjectStore, plan: &GcPlan) -> Result<GcReport, GcError> 
         let _publication = store.lock_publication()?;
         let mut remove = mark(store, &plan.roots, plan.now, plan.grace)?.remove;
         remove.retain(|object| planned.contains(object));
+        for record in roots::results(store)?.stale {
+            fsutil::remove_file(&record)?;
+        }
         let discarded = store.discard(&remove);
         (remove, discarded)
     };
@@ -160,9 +196,9 @@ struct Marked {
 /// Sorts all objects into needed and not needed. Call with the publication locked.
 fn mark(store: &ObjectStore, roots: &Roots, now: SystemTime, grace: Duration) -> Result<Marked, GcError> {
     let mut keep = BTreeSet::new();
-    for (path, object) in generations(store.root())? {
+    for roots::GenerationLink { profile: _, link, object } in roots::generations(store.root())? {
         let closure = store.closure(std::slice::from_ref(&object)).map_err(|source| {
-            if matches!(source, StoreError::Missing { .. }) { GcError::Incomplete { path, source } } else { source.into() }
+            if matches!(source, StoreError::Missing { .. }) { GcError::Incomplete { path: link, source } } else { source.into() }
         })?;
         keep.extend(closure);
     }
@@ -173,6 +209,7 @@ fn mark(store: &ObjectStore, roots: &Roots, now: SystemTime, grace: Duration) ->
     // Leases name objects before they are there, so here an absent one is nothing unusual.
     let mut others = store.leased_objects()?;
     others.extend(store.pins()?.into_values());
+    others.extend(roots::results(store)?.kept.into_iter().map(|(_, object)| object));
     others.extend(roots.objects.iter().cloned());
     for object in &all {
         if is_fresh(&store.object_path(object), now, grace)? {
@@ -180,8 +217,12 @@ fn mark(store: &ObjectStore, roots: &Roots, now: SystemTime, grace: Duration) ->
         }
     }
     let present: Vec<ObjectRef> = others.into_iter().filter(|object| all.contains(object)).collect();
-    let needed = references_first(store, &present, &all)?;
-    keep.extend(needed);
+    keep.extend(references_first(store, &present, &all)?);
+    if keep.len() < all.len() {
+        // Only worth the look at every process if there is something to remove.
+        let used: Vec<ObjectRef> = roots::in_use(store, &all)?.into_iter().map(|(_, object)| object).collect();
+        keep.extend(references_first(store, &used, &all)?);
+    }
     let unneeded: Vec<ObjectRef> = all.difference(&keep).cloned().collect();
     let mut remove = references_first(store, &unneeded, &all)?;
     remove.retain(|object| !keep.contains(object));
@@ -219,62 +260,6 @@ fn is_fresh(path: &Path, now: SystemTime, grace: Duration) -> Result<bool, GcErr
     Ok(now.duration_since(changed).map_or(true, |age| age < grace))
 }
 
-/// The generations of all profiles: their links and the objects behind them.
-///
-/// Source: the layout of the activator, `profiles/<profile>/gen/<n>` is a link to `<root>/store/<object>`.
-fn generations(root: &Path) -> Result<Vec<(PathBuf, ObjectRef)>, GcError> {
-    let mut found = Vec::new();
-    let profiles = match Directory::open(&root.join("profiles")) {
-        Ok(profiles) => profiles,
-        Err(error) if error.is_missing() => return Ok(found),
-        Err(error) => return Err(unreadable(&error)),
-    };
-    for name in profiles.names().map_err(|error| unreadable(&error))? {
-        if profiles.kind_of(&name).map_err(|error| unreadable(&error))? == NodeKind::Directory {
-            let profile = profiles.open_child(&name).map_err(|error| unreadable(&error))?;
-            let before = found.len();
-            let recorded = generations_of(&profile, &mut found)?;
-            if found.len() == before && recorded {
-                let reason = "there are traces of generations, but no link to one".to_owned();
-                return Err(GcError::Roots { path: profile.path().to_owned(), reason });
-            }
-        }
-    }
-    Ok(found)
-}
-
-/// Adds the generations of one profile; returns whether anything says that there are or were some.
-fn generations_of(profile: &Directory, found: &mut Vec<(PathBuf, ObjectRef)>) -> Result<bool, GcError> {
-    let names = profile.names().map_err(|error| unreadable(&error))?;
-    let mut recorded = names.iter().any(|name| matches!(name.to_str(), Some("current" | "good" | "pending.json")));
-    if !names.iter().any(|name| name == "gen") {
-        return Ok(recorded);
-    }
-    let generations = profile.open_child("gen".as_ref()).map_err(|error| unreadable(&error))?;
-    for name in generations.names().map_err(|error| unreadable(&error))? {
-        let path = generations.path().join(&name);
-        match generations.kind_of(&name).map_err(|error| unreadable(&error))? {
-            NodeKind::Symlink => {
-                let target = generations.read_link(&name).map_err(|error| unreadable(&error))?;
-                let object = std::str::from_utf8(&target).ok().and_then(|target| target.rsplit('/').next()?.parse().ok());
-                match object {
-                    Some(object) => found.push((path, object)),
-                    None => return Err(GcError::Roots { path, reason: "it does not point to an object".to_owned() }),
-                }
-            }
-            NodeKind::File => recorded = true,
-            NodeKind::Directory | NodeKind::Special => {
-                return Err(GcError::Roots { path, reason: "it is neither a generation nor a record of one".to_owned() });
-            }
-        }
-    }
-    Ok(recorded)
-}
-
-fn unreadable(error: &FsError) -> GcError {
-    GcError::Roots { path: error.path.clone(), reason: error.source.to_string() }
-}
-
 /// The contents that an object holds: digest, executable, size.
 fn contents_of(manifest: &crate::ObjectManifest) -> impl Iterator<Item = (Digest, bool, u64)> {
     manifest.tree.entries().iter().filter_map(|entry| match &entry.kind {
@@ -299,16 +284,15 @@ fn remove_unused_contents(store: &ObjectStore, mut report: GcReport) -> Result<G
             continue;
         }
         let directory = blobs.open_child(&shard)?;
-        for name in directory.names()? {
+        for Listed { name, kind: _ } in directory.listed()? {
             if blob_of_name(&shard, &name).is_none() {
                 continue;
             }
-            let path = directory.path().join(&name);
-            let metadata = std::fs::symlink_metadata(&path).at("inspect", &path)?;
-            if metadata.is_file() && metadata.nlink() == 1 {
-                fsutil::remove_file(&path)?;
+            let node = directory.node(&name)?;
+            if node.kind == NodeKind::File && node.links == 1 {
+                directory.remove_name(&name)?;
                 report.contents += 1;
-                report.bytes += metadata.len();
+                report.bytes += node.stamp.size;
             }
         }
     }

@@ -75,6 +75,17 @@ impl Index {
         })
     }
 
+    /// What refers to an object, sorted.
+    pub(crate) fn referrers(&self, id: &ObjectId) -> Result<BTreeSet<ObjectRef>, StoreError> {
+        self.with(|connection| {
+            let mut statement = connection.prepare_cached(
+                "SELECT object.id, object.name FROM reference JOIN object ON object.id = reference.source WHERE target = ?1",
+            )?;
+            let rows = statement.query_map([id.as_bytes()], |row| object_from(row.get(0)?, &row.get::<_, String>(1)?))?;
+            rows.collect()
+        })
+    }
+
     /// Adds objects; known ones are fine. Durable afterwards.
     pub(crate) fn insert<'a>(&self, manifests: impl IntoIterator<Item = &'a ObjectManifest>) -> Result<(), StoreError> {
         self.with(|connection| {

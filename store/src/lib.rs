@@ -19,6 +19,7 @@ mod stat_cache;
 mod transaction;
 pub mod transfer;
 pub mod tree;
+mod usage;
 pub mod verify;
 pub mod wire;
 
@@ -30,3 +31,4 @@ pub use objects::{FORMAT_VERSION, ObjectStore};
 pub use path::{InvalidPath, RelPath};
 pub use transaction::{Durable, NewEntry, NewEntryKind, Transaction};
 pub use tree::{Entry, EntryKind, SelfReferences, Tree};
+pub use usage::Usage;

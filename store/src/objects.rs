@@ -37,8 +37,16 @@ const PUBLICATION_PATIENCE: Duration = Duration::from_mins(2);
 const UNSTEADY_FILE_SYSTEMS: [u32; 4] = [0x6573_5546, 0x0102_1997, 0x786f_4256, 0xbacb_acbc];
 
 /// The directories of a store, with their modes.
-const DIRECTORIES: [(&str, u32); 7] =
-    [("store", 0o755), ("trees", 0o755), ("blobs", 0o755), ("pins", 0o755), ("stage", 0o700), ("trash", 0o700), ("leases", 0o700)];
+const DIRECTORIES: [(&str, u32); 8] = [
+    ("store", 0o755),
+    ("trees", 0o755),
+    ("blobs", 0o755),
+    ("pins", 0o755),
+    ("results", 0o755),
+    ("stage", 0o700),
+    ("trash", 0o700),
+    ("leases", 0o700),
+];
 
 /// A store. Clones share one open store; threads may use it at the same time.
 #[derive(Debug, Clone)]
@@ -250,6 +258,25 @@ impl ObjectStore {
             }
         }
         Ok(pins)
+    }
+
+    /// Makes the symbolic link `link`, anywhere, to an object, which is kept as long as the link points to it. Durable.
+    ///
+    /// An older link there is replaced. Errors: [`StoreError::Missing`] if the object is not there; [`StoreError::Refused`] if something else than a
+    /// symbolic link stands at `link`.
+    pub fn keep_result(&self, link: &Path, object: &ObjectRef) -> Result<(), StoreError> {
+        let link = std::path::absolute(link).at("resolve", link)?;
+        let _publication = self.share_publication()?;
+        if self.find(&object.id)?.as_ref() != Some(object) {
+            return Err(StoreError::Missing { object: object.to_string() });
+        }
+        if std::fs::symlink_metadata(&link).is_ok_and(|metadata| !metadata.is_symlink()) {
+            return Err(StoreError::Refused { path: link, reason: "something else than a symbolic link stands there" });
+        }
+        // The record first: a link without one would keep nothing.
+        let record = self.root().join("results").join(&Digest::of(link.as_os_str().as_encoded_bytes()).to_string()[..32]);
+        fsutil::replace_symlink(&record, &link)?;
+        Ok(fsutil::replace_symlink(&link, &self.object_path(object))?)
     }
 
     /// Keeps publishers out while objects are removed.

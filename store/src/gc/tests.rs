@@ -175,3 +175,105 @@ fn a_collection_that_was_cut_off_is_finished_by_the_next() {
     assert_eq!(std::fs::read_dir(root.join("trash")).unwrap().count(), 0);
     assert_eq!(store.verify().unwrap(), []);
 }
+
+#[test]
+fn a_plan_can_be_cut_and_says_what_each_removal_frees() {
+    let (_directory, store) = store();
+    publish(&store);
+    let plan = plan_later(&store, &[]).unwrap();
+    assert_eq!(plan.remove.len(), 3);
+    assert_eq!(plan.remove.iter().map(|removal| removal.frees).sum::<u64>(), plan.bytes);
+    // All three hold the 1000 bytes; they are free with the last one.
+    let frees: Vec<bool> = plan.remove.iter().map(|removal| removal.frees >= 1000).collect();
+    assert_eq!(frees, [false, false, true]);
+    let first = plan.clone().up_to(1);
+    assert_eq!(removed(&first), removed(&plan)[..1]);
+    assert_eq!(first.keep.len(), 2);
+    let report = execute(&store, &first).unwrap();
+    assert_eq!((report.objects, report.bytes), (1, first.bytes));
+    // What was cut off is whole.
+    assert_eq!(store.verify().unwrap(), []);
+    assert!(plan.clone().up_to(0).remove.is_empty());
+    assert_eq!(plan.clone().up_to(u64::MAX), plan);
+}
+
+#[test]
+fn a_result_is_kept_while_its_link_is_there() {
+    let (directory, store) = store();
+    let [library, application, lone] = publish(&store);
+    let link = directory.path().join("result");
+    store.keep_result(&link, &application).unwrap();
+    assert_eq!(std::fs::read_link(&link).unwrap(), store.object_path(&application));
+    let plan = plan_later(&store, &[]).unwrap();
+    assert_eq!(removed(&plan), std::slice::from_ref(&lone));
+    assert_eq!(
+        why(&store, &library).unwrap(),
+        [Reason { root: Root::Result { link: link.clone() }, chain: vec![application.clone(), library.clone()] }]
+    );
+    assert_eq!(why(&store, &lone).unwrap(), []);
+    fsutil::remove_file(&link).unwrap();
+    execute(&store, &plan_later(&store, &[]).unwrap()).unwrap();
+    assert_eq!(store.objects().unwrap(), []);
+    assert!(Directory::open(&store.root().join("results")).unwrap().names().unwrap().is_empty());
+    // Something that is not ours is not replaced.
+    fsutil::replace_file(&link, b"mine", 0o644).unwrap();
+    let [_, application, _] = publish(&store);
+    assert!(matches!(store.keep_result(&link, &application), Err(StoreError::Refused { .. })));
+}
+
+#[test]
+fn an_object_in_use_by_a_process_stays() {
+    let (_directory, store) = store();
+    let [library, application, lone] = publish(&store);
+    // An open file is enough; this process is a process like any other.
+    let open = std::fs::File::open(store.object_path(&application).join("own")).unwrap();
+    let plan = plan_later(&store, &[]).unwrap();
+    assert_eq!(removed(&plan), std::slice::from_ref(&lone));
+    let process = std::process::id();
+    let reasons = why(&store, &library).unwrap();
+    assert_eq!(reasons, [Reason { root: Root::Process { process, part: "fd" }, chain: vec![application, library] }]);
+    assert_eq!(reasons[0].root.to_string(), format!("process {process} (fd)"));
+    drop(open);
+    assert_eq!(removed(&plan_later(&store, &[]).unwrap()).len(), 3);
+}
+
+#[test]
+fn why_shows_the_shortest_way_from_every_root() {
+    let (_directory, store) = store();
+    let [library, application, _] = publish(&store);
+    let mut transaction = store.begin().unwrap();
+    let bundle = put(&mut transaction, "bundle", &[application.clone(), library.clone()]);
+    transaction.barrier().unwrap();
+    let link = generation(&store, "web", 3, &format!("/var/lib/sarsen/store/{bundle}"));
+    store.pin(&"mine".parse().unwrap(), &application).unwrap();
+    let expected = [
+        Reason { root: Root::Generation { link }, chain: vec![bundle, library.clone()] },
+        Reason { root: Root::Pin { name: "mine".to_owned() }, chain: vec![application, library.clone()] },
+    ];
+    assert_eq!(why(&store, &library).unwrap(), expected);
+    let absent = ObjectRef { id: crate::ObjectId::placeholder("absent"), name: library.name };
+    assert!(matches!(why(&store, &absent), Err(GcError::Store(StoreError::Missing { .. }))));
+}
+
+#[test]
+fn retention_never_gives_up_what_a_profile_needs() {
+    let (_directory, store) = store();
+    let [_, application, _] = publish(&store);
+    for number in 1..=6 {
+        generation(&store, "web", number, &format!("../../../store/{application}"));
+    }
+    let profile = store.root().join("profiles/web");
+    symlink_for_test("gen/4", &profile.join("current"));
+    symlink_for_test("gen/2", &profile.join("good"));
+    let policy = Retention { keep_last: 1, keep_days: 3 };
+    let expired = |days: u64| {
+        let all = generations(&store).unwrap();
+        let now = all[0].made + Duration::from_hours(24 * days);
+        policy.expired(&all, now).iter().map(|generation| generation.number).collect::<Vec<_>>()
+    };
+    assert_eq!(expired(4), [1, 3, 5]);
+    assert!(expired(2).is_empty());
+    // During a trial nothing goes.
+    fsutil::replace_file(&profile.join("pending.json"), b"{}", 0o644).unwrap();
+    assert!(expired(4).is_empty());
+}

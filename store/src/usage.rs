@@ -1,0 +1,100 @@
+//! How much space objects take, and how much of it is theirs alone.
+//!
+//! Link counts tell: an inode that has no names but those in the objects at hand and the one in `blobs/` would go with them. Nothing is read
+//! but manifests, and nothing is remembered but the inodes of the objects at hand.
+
+use std::collections::BTreeMap;
+use std::os::unix::fs::MetadataExt;
+
+use crate::error::StoreError;
+use crate::fsutil::FsError;
+use crate::objects::ObjectStore;
+use crate::tree::EntryKind;
+use crate::{Digest, ObjectRef};
+
+/// What some objects take together, in bytes of file contents.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Usage {
+    /// How many files there are.
+    pub files: u64,
+    /// Their length, each file by itself.
+    pub bytes: u64,
+    /// The length of their contents, each content once: what a store with nothing else would need.
+    pub distinct: u64,
+    /// The part of `distinct` that no other object holds: what their removal would free.
+    pub unique: u64,
+}
+
+impl Usage {
+    /// The part of `distinct` that other objects hold as well.
+    pub const fn shared(&self) -> u64 {
+        self.distinct - self.unique
+    }
+}
+
+/// An inode of the objects at hand.
+struct Inode {
+    size: u64,
+    links: u64,
+    /// How many of the links are in the objects at hand.
+    seen: u64,
+    content: (Digest, bool),
+}
+
+impl ObjectStore {
+    /// What objects take together. Ask for a [`ObjectStore::closure`] to know what a bundle or generation takes.
+    ///
+    /// An object that is given twice counts once. While a transaction is under way, what it has linked counts as shared.
+    /// Errors: [`StoreError::Missing`]; [`StoreError::Damaged`] if a manifest cannot be read.
+    pub fn usage(&self, objects: &[ObjectRef]) -> Result<Usage, StoreError> {
+        let mut usage = Usage::default();
+        let mut inodes: BTreeMap<(u64, u64), Inode> = BTreeMap::new();
+        let objects: std::collections::BTreeSet<&ObjectRef> = objects.iter().collect();
+        for object in objects {
+            let top = self.object_path(object);
+            for entry in self.manifest(object)?.tree.entries() {
+                let EntryKind::File { size, digest, executable, self_references: _ } = &entry.kind else { continue };
+                let path = top.join(entry.path.as_path());
+                let metadata = std::fs::symlink_metadata(&path).map_err(|error| FsError::new("inspect", &path, error))?;
+                usage.files += 1;
+                usage.bytes += size;
+                let content = (*digest, *executable);
+                let inode = Inode { size: *size, links: metadata.nlink(), seen: 0, content };
+                inodes.entry((metadata.dev(), metadata.ino())).or_insert(inode).seen += 1;
+            }
+        }
+        for (key, Inode { size, links, seen, content: (digest, executable) }) in inodes {
+            usage.distinct += size;
+            let named = std::fs::symlink_metadata(self.blob_path(&digest, executable)).is_ok_and(|blob| (blob.dev(), blob.ino()) == key);
+            if links <= seen + u64::from(named) {
+                usage.unique += size;
+            }
+        }
+        Ok(usage)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{NewEntry, NewEntryKind};
+
+    #[test]
+    fn what_is_shared_is_not_unique() {
+        let directory = tempfile::tempdir().unwrap();
+        let store = ObjectStore::open(directory.path()).unwrap();
+        let entry = |path: &str, content: &[u8]| NewEntry {
+            path: path.parse().unwrap(),
+            kind: NewEntryKind::File { content: content.into(), executable: false },
+        };
+        let mut transaction = store.begin().unwrap();
+        let mut put = |name: &str, entries: &[NewEntry]| transaction.put_entries(&name.parse().unwrap(), entries, None, &[]).unwrap();
+        let one = put("one", &[entry("a", &[1; 100]), entry("b", &[1; 100]), entry("c", &[2; 1000])]);
+        let two = put("two", &[entry("a", &[1; 100]), entry("d", &[3; 7])]);
+        transaction.barrier().unwrap();
+        let usage = |objects: &[ObjectRef]| store.usage(objects).unwrap();
+        assert_eq!(usage(std::slice::from_ref(&one)), Usage { files: 3, bytes: 1200, distinct: 1100, unique: 1000 });
+        assert_eq!(usage(std::slice::from_ref(&two)), Usage { files: 2, bytes: 107, distinct: 107, unique: 7 });
+        assert_eq!(usage(&[one.clone(), two, one]), Usage { files: 5, bytes: 1307, distinct: 1107, unique: 1107 });
+    }
+}
