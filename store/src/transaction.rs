@@ -24,6 +24,8 @@ use crate::{Digest, ObjectId, ObjectName, ObjectRef, RelPath};
 use ingest::Origin;
 use staging::Staging;
 
+pub(crate) use receive::ContentWriter;
+
 /// An entry of an object that is made in memory. Parent directories are implied.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct NewEntry {

@@ -19,12 +19,14 @@ pub(crate) struct Channel<'a, R: Read, W: Write> {
     reader: &'a mut FrameReader<R>,
     writer: &'a mut FrameWriter<W>,
     bytes_at_start: u64,
+    /// A message that was read and given back.
+    unread: Option<Message>,
 }
 
 impl<'a, R: Read, W: Write> Channel<'a, R, W> {
     pub(crate) fn new(reader: &'a mut FrameReader<R>, writer: &'a mut FrameWriter<W>) -> Self {
         let bytes_at_start = reader.bytes() + writer.bytes();
-        Self { reader, writer, bytes_at_start }
+        Self { reader, writer, bytes_at_start, unread: None }
     }
 
     /// What has travelled since the start, in both directions, in bytes.
@@ -48,9 +50,14 @@ impl<'a, R: Read, W: Write> Channel<'a, R, W> {
         Ok(self.writer.flush()?)
     }
 
+    /// Gives a message back, to be read again.
+    pub(crate) fn unread(&mut self, message: Message) {
+        self.unread = Some(message);
+    }
+
     /// Reads the next message. A peer's error comes back as an error.
     pub(crate) fn receive(&mut self) -> Result<Message, TransferError> {
-        let message = self.receive_any()?;
+        let message = self.unread.take().map_or_else(|| self.receive_any(), Ok)?;
         if let Message::Error(reason) = message { Err(TransferError::Peer { reason }) } else { Ok(message) }
     }
 

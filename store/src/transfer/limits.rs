@@ -39,5 +39,14 @@ pub(crate) const FILE_OVERHEAD_BYTES: u64 = 4096 + 512;
 /// How much a peer may still send after this side has given up, in bytes: the manifests that may be under way, and a window of contents.
 pub(crate) const DRAIN_BYTES_MAX: u64 = MANIFEST_BYTES_MAX + (2 * PIECES_UNDER_WAY * PIECE_BYTES_MAX) as u64;
 
-/// The level of zstd. Measured: at 3 one core feeds 100 MB/s and more of the wire, which few links to a target exceed.
+/// The bytes of old contents that one patch may refer to: with its piece they fit into a window of 16 MiB, which either side holds in memory.
+pub(crate) const PREFIX_BYTES_MAX: u64 = 8 << 20;
+
+/// The window of a patch, as a power of two: that of a longest prefix and a longest piece.
+pub(crate) const WINDOW_LOG_MAX: u32 = 24;
+
+/// The most contents of one patch: at four bytes each its header stays small beside a piece.
+pub(crate) const PATCH_TARGETS_MAX: usize = 4096;
+
+/// The level of zstd for manifests.
 pub(crate) const ZSTD_LEVEL: i32 = 3;

@@ -29,6 +29,12 @@ pub(crate) enum Message {
     LackedContents(Vec<u8>),
     /// Sender: a piece of the stream of contents, compressed.
     Contents(Vec<u8>),
+    /// Sender: contents told by old ones, as one frame of zstd.
+    Patch(Vec<u8>),
+    /// Sender: a segment of a content told by an old one.
+    Delta(Vec<u8>),
+    /// Receiver, instead of an acknowledgement: what the patch or segment tells could not be made and must come whole.
+    Refused,
     /// Receiver: one piece of contents has been written and checked as far as it goes.
     Acknowledge,
     /// Sender: that was all.
@@ -64,6 +70,9 @@ mod kind {
     pub(super) const DONE: u8 = 0x0a;
     pub(super) const ERROR: u8 = 0x0b;
     pub(super) const DIFFERENCE: u8 = 0x0c;
+    pub(super) const PATCH: u8 = 0x0d;
+    pub(super) const DELTA: u8 = 0x0e;
+    pub(super) const REFUSED: u8 = 0x0f;
 }
 
 impl Message {
@@ -93,6 +102,9 @@ impl Message {
             Self::Manifests(piece) => (kind::MANIFESTS, piece),
             Self::LackedContents(bits) => (kind::LACKED_CONTENTS, bits),
             Self::Contents(piece) => (kind::CONTENTS, piece),
+            Self::Patch(payload) => (kind::PATCH, payload),
+            Self::Delta(payload) => (kind::DELTA, payload),
+            Self::Refused => (kind::REFUSED, Vec::new()),
             Self::Acknowledge => (kind::ACKNOWLEDGE, Vec::new()),
             Self::End => (kind::END, Vec::new()),
             Self::Done(Totals { objects, contents, bytes }) => {
@@ -115,6 +127,9 @@ impl Message {
             kind::MANIFESTS => return Ok(Self::Manifests(frame.payload)),
             kind::LACKED_CONTENTS => return Ok(Self::LackedContents(frame.payload)),
             kind::CONTENTS => return Ok(Self::Contents(frame.payload)),
+            kind::PATCH => return Ok(Self::Patch(frame.payload)),
+            kind::DELTA => return Ok(Self::Delta(frame.payload)),
+            kind::REFUSED => Self::Refused,
             kind::ACKNOWLEDGE => Self::Acknowledge,
             kind::END => Self::End,
             kind::DONE => Self::Done(Totals { objects: decoder.number()?, contents: decoder.number()?, bytes: decoder.number()? }),
@@ -136,6 +151,9 @@ impl Message {
             Self::Manifests(_) => "a piece of manifests",
             Self::LackedContents(_) => "the lacked contents",
             Self::Contents(_) => "a piece of contents",
+            Self::Patch(_) => "a patch",
+            Self::Delta(_) => "a segment of a delta",
+            Self::Refused => "a refusal",
             Self::Acknowledge => "an acknowledgement",
             Self::End => "the end of the contents",
             Self::Done(_) => "the final totals",
@@ -227,6 +245,7 @@ mod tests {
             Message::Difference { shared: vec![1], objects: 3 },
             Message::Closure(objects(3)),
             Message::Acknowledge,
+            Message::Refused,
             Message::End,
             Message::Done(Totals { objects: 1, contents: 2, bytes: 3 }),
         ];

@@ -5,20 +5,30 @@
 //! a closure that is there already costs one, a newer one of something that both sides have three, any other four. Waiting has no deadline here, because the stream belongs to the
 //! caller, who closes it. Normative text: `FORMAT.md`, section "Transfer".
 
+mod bases;
+mod cache;
 mod channel;
+mod delta;
 mod limits;
 mod message;
+mod old_content;
+mod options;
 mod piece;
 mod present;
+mod receive_contents;
 mod receiver;
+mod send_contents;
 mod sender;
 #[cfg(test)]
 mod tests;
 
 use std::io;
+use std::sync::Arc;
 
+pub use cache::DeltaCache;
+pub use options::{Effort, TransferOptions};
 pub use receiver::receive_closure;
-pub use sender::send_closure;
+pub use sender::{send_closure, send_closure_with};
 
 use crate::canon::DecodeError;
 use crate::error::StoreError;
@@ -158,6 +168,14 @@ impl TransferError {
     fn unexpected(found: &Message, expected: &'static str) -> Self {
         Self::Unexpected { found: found.describe(), expected }
     }
+}
+
+/// The manifests of the lacked objects, and of what they have probably grown out of.
+#[derive(Debug, Default)]
+struct Offered {
+    manifests: Vec<ObjectManifest>,
+    /// For each manifest that of its base: an object that both sides have.
+    bases: Vec<Option<Arc<ObjectManifest>>>,
 }
 
 /// A file content that one of some manifests names.

@@ -3,21 +3,23 @@
 //! It believes nothing: each list is bounded, each manifest must give its own id, each content its digest, and an object is staged only
 //! when all that it refers to is here. Everything goes into one transaction, so a transfer that fails leaves no name behind.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::{Read, Write};
+use std::sync::Arc;
 
 use super::channel::{Channel, PieceReader, Stream, is_broken};
 use super::limits::{ENTRIES_MAX, FILE_OVERHEAD_BYTES, MANIFEST_BYTES_MAX, OBJECTS_MAX};
 use super::message::{Message, Totals, decode_bits, encode_bits};
 use super::present::worth_naming;
-use super::{Content, TransferError, TransferStats, contents_of};
-use crate::ObjectRef;
+use super::receive_contents::receive_contents;
+use super::{Content, Offered, TransferError, TransferStats, contents_of};
 use crate::error::StoreError;
 use crate::fsutil::IoResultExt;
 use crate::object::ObjectManifest;
 use crate::objects::ObjectStore;
 use crate::transaction::{Durable, Transaction};
 use crate::wire::{FrameReader, FrameWriter};
+use crate::{ObjectId, ObjectRef};
 
 /// Receives what this store lacks of a closure; the peer runs [`super::send_closure`].
 ///
@@ -44,17 +46,15 @@ fn receive<R: Read, W: Write>(
 ) -> Result<(Vec<Durable>, TransferStats), TransferError> {
     let message = channel.receive()?;
     let Message::Offer { roots, objects: objects_total } = message else { return Err(TransferError::unexpected(&message, "an offer")) };
-    if objects_total > OBJECTS_MAX {
-        return Err(TransferError::Limit { what: "objects of a closure", actual: objects_total, limit: OBJECTS_MAX });
-    }
+    check_limit("objects of a closure", objects_total, OBJECTS_MAX)?;
     let mut stats = TransferStats { objects_total, ..TransferStats::default() };
     if let Some(durable) = present(store, &roots)? {
         channel.send_now(Message::Done(Totals::default()))?;
         return Ok((durable, stats));
     }
     let mut transaction = store.begin()?;
-    let lacked = negotiate(store, &roots, objects_total, &transaction, channel)?;
-    let contents = match receive_objects(store, &lacked, &mut transaction, channel) {
+    let Negotiated { lacked, common } = negotiate(store, &roots, objects_total, &transaction, channel)?;
+    let contents = match receive_objects(store, &lacked, &common, &mut transaction, channel) {
         Ok(contents) => contents,
         Err(error) => {
             if is_broken(&error) {
@@ -77,12 +77,13 @@ fn receive<R: Read, W: Write>(
 fn receive_objects<R: Read, W: Write>(
     store: &ObjectStore,
     lacked: &[ObjectRef],
+    common: &BTreeMap<ObjectId, ObjectRef>,
     transaction: &mut Transaction,
     channel: &mut Channel<'_, R, W>,
 ) -> Result<Totals, TransferError> {
-    let manifests = receive_manifests(lacked, channel)?;
-    let contents = receive_contents(store, &manifests, transaction, channel)?;
-    for manifest in &manifests {
+    let offered = receive_manifests(store, lacked, common, channel)?;
+    let contents = receive_lacked_contents(store, &offered, transaction, channel)?;
+    for manifest in &offered.manifests {
         transaction.put_received(manifest)?;
     }
     Ok(contents)
@@ -99,6 +100,13 @@ fn present(store: &ObjectStore, roots: &[ObjectRef]) -> Result<Option<Vec<Durabl
     }
 }
 
+/// What is to come.
+struct Negotiated {
+    lacked: Vec<ObjectRef>,
+    /// What both sides have, as far as they know of each other.
+    common: BTreeMap<ObjectId, ObjectRef>,
+}
+
 /// Says what is here and learns what is lacking.
 ///
 /// If the sender has something of it too, it knows what is lacking by itself; else it lists the closure and is told.
@@ -108,7 +116,7 @@ fn negotiate<R: Read, W: Write>(
     objects_total: u64,
     transaction: &Transaction,
     channel: &mut Channel<'_, R, W>,
-) -> Result<Vec<ObjectRef>, TransferError> {
+) -> Result<Negotiated, TransferError> {
     let mut present = Vec::new();
     for object in worth_naming(store, roots)? {
         if transaction.relies_on(&object)? {
@@ -124,11 +132,15 @@ fn negotiate<R: Read, W: Write>(
     }
     let listed = receive_listing(objects, channel)?;
     if shared.contains(&true) {
-        return Ok(listed);
+        let shared: Vec<ObjectRef> =
+            present.into_iter().zip(shared).filter_map(|(object, is_shared)| is_shared.then_some(object)).collect();
+        let common = store.closure(&shared)?.into_iter().map(|object| (object.id, object)).collect();
+        return Ok(Negotiated { lacked: listed, common });
     }
     let lacked = lacked_objects(store, &listed)?;
     channel.send_now(Message::LackedObjects(encode_bits(&lacked)))?;
-    Ok(listed.into_iter().zip(lacked).filter_map(|(object, lacks)| lacks.then_some(object)).collect())
+    let lacked = listed.into_iter().zip(lacked).filter_map(|(object, lacks)| lacks.then_some(object)).collect();
+    Ok(Negotiated { lacked, common: BTreeMap::new() })
 }
 
 /// Reads a list of objects, which must hold each once.
@@ -155,19 +167,28 @@ fn lacked_objects(store: &ObjectStore, closure: &[ObjectRef]) -> Result<Vec<bool
 
 /// Reads the manifests of the lacked objects. Each must be canonical, of the object asked for, and give that object's id.
 fn receive_manifests<R: Read, W: Write>(
+    store: &ObjectStore,
     lacked: &[ObjectRef],
+    common: &BTreeMap<ObjectId, ObjectRef>,
     channel: &mut Channel<'_, R, W>,
-) -> Result<Vec<ObjectManifest>, TransferError> {
+) -> Result<Offered, TransferError> {
     let mut stream = PieceReader::new(Stream::Manifests);
-    let mut manifests = Vec::new();
+    let mut offered = Offered::default();
+    let mut bases = BTreeMap::new();
     let (mut total, mut entries) = (0u64, 0u64);
     for object in lacked {
+        let base = match take(&mut stream, channel, 1)?[..] {
+            [0] => None,
+            [1] => {
+                let id = ObjectId::from_bytes(take(&mut stream, channel, 20)?.try_into().expect("twenty bytes were taken"));
+                Some(base_manifest(store, common, &id, &mut bases)?)
+            }
+            _ => return Err(TransferError::Malformed { what: "a manifest has neither a base nor none" }),
+        };
         let length = take(&mut stream, channel, 8)?;
         let length = u64::from_le_bytes(length.try_into().expect("eight bytes were taken"));
         total = total.saturating_add(length);
-        if total > MANIFEST_BYTES_MAX {
-            return Err(TransferError::Limit { what: "bytes of manifests", actual: total, limit: MANIFEST_BYTES_MAX });
-        }
+        check_limit("bytes of manifests", total, MANIFEST_BYTES_MAX)?;
         let bytes = take(&mut stream, channel, length)?;
         let manifest = ObjectManifest::decode(&bytes).map_err(|source| TransferError::Manifest { object: object.clone(), source })?;
         if manifest.object != *object {
@@ -175,13 +196,34 @@ fn receive_manifests<R: Read, W: Write>(
             return Err(TransferError::Refused { object: object.clone(), problem });
         }
         entries += manifest.tree.entries().len() as u64;
-        if entries > ENTRIES_MAX {
-            return Err(TransferError::Limit { what: "entries of manifests", actual: entries, limit: ENTRIES_MAX });
-        }
-        manifests.push(manifest);
+        check_limit("entries of manifests", entries, ENTRIES_MAX)?;
+        offered.manifests.push(manifest);
+        offered.bases.push(base);
     }
     stream.finish()?;
-    Ok(manifests)
+    Ok(offered)
+}
+
+/// The manifest of an object that both sides have; each is read once.
+fn base_manifest(
+    store: &ObjectStore,
+    common: &BTreeMap<ObjectId, ObjectRef>,
+    id: &ObjectId,
+    read: &mut BTreeMap<ObjectId, Arc<ObjectManifest>>,
+) -> Result<Arc<ObjectManifest>, TransferError> {
+    if let Some(manifest) = read.get(id) {
+        return Ok(Arc::clone(manifest));
+    }
+    let object = common.get(id).ok_or(TransferError::Malformed { what: "the base of a manifest is not an object that both sides have" })?;
+    let manifest = Arc::new(store.manifest(object)?);
+    let entries: usize = read.values().map(|manifest| manifest.tree.entries().len()).sum();
+    check_limit("entries of manifests", (entries + manifest.tree.entries().len()) as u64, ENTRIES_MAX)?;
+    read.insert(*id, Arc::clone(&manifest));
+    Ok(manifest)
+}
+
+fn check_limit(what: &'static str, actual: u64, limit: u64) -> Result<(), TransferError> {
+    if actual > limit { Err(TransferError::Limit { what, actual, limit }) } else { Ok(()) }
 }
 
 /// Takes exactly `length` bytes of a stream; the memory grows with what arrives.
@@ -195,56 +237,25 @@ fn take<R: Read, W: Write>(stream: &mut PieceReader, channel: &mut Channel<'_, R
 }
 
 /// Asks for the contents that are not at hand and receives them into the transaction.
-fn receive_contents<R: Read, W: Write>(
+fn receive_lacked_contents<R: Read, W: Write>(
     store: &ObjectStore,
-    manifests: &[ObjectManifest],
+    offered: &Offered,
     transaction: &mut Transaction,
     channel: &mut Channel<'_, R, W>,
 ) -> Result<Totals, TransferError> {
-    let contents = contents_of(manifests)?;
+    let contents = contents_of(&offered.manifests)?;
     let mut lacked = Vec::with_capacity(contents.len());
     for content in &contents {
         lacked.push(!transaction.has_content(&content.digest)?);
     }
     let missing: Vec<&Content> = contents.iter().zip(&lacked).filter_map(|(content, lacks)| lacks.then_some(content)).collect();
     let bytes = missing.iter().fold(0u64, |sum, content| sum.saturating_add(content.size));
-    let entries: u64 = manifests.iter().map(|manifest| manifest.tree.entries().len() as u64).sum();
+    let entries: u64 = offered.manifests.iter().map(|manifest| manifest.tree.entries().len() as u64).sum();
     let overhead = (missing.len() as u64).saturating_mul(FILE_OVERHEAD_BYTES).saturating_add(entries.saturating_mul(64));
     check_space(bytes.saturating_add(overhead), free_bytes(store)?, store)?;
     channel.send_now(Message::LackedContents(encode_bits(&lacked)))?;
-    let mut stream = PieceReader::new(Stream::Contents);
-    for content in &missing {
-        receive_content(content, &manifests[content.place.0], transaction, &mut stream, channel)?;
-    }
-    stream.finish()?;
-    let message = channel.receive()?;
-    let Message::End = message else { return Err(TransferError::unexpected(&message, "the end of the contents")) };
+    receive_contents(store, offered, &missing, transaction, channel)?;
     Ok(Totals { objects: 0, contents: missing.len() as u64, bytes })
-}
-
-/// Writes one content while hashing it; it counts only once it has its digest.
-fn receive_content<R: Read, W: Write>(
-    content: &Content,
-    manifest: &ObjectManifest,
-    transaction: &mut Transaction,
-    stream: &mut PieceReader,
-    channel: &mut Channel<'_, R, W>,
-) -> Result<(), TransferError> {
-    let path = &manifest.tree.entries()[content.place.1].path;
-    let mut writer = transaction.receive_content()?;
-    let mut left = content.size;
-    while left > 0 {
-        let bytes = stream.next(channel, left)?;
-        left -= bytes.len() as u64;
-        writer.write_all(bytes).at("store the content of", path.as_path()).map_err(StoreError::from)?;
-    }
-    match transaction.accept_content(writer, &content.digest) {
-        Err(StoreError::WrongContent { expected, found, .. }) => {
-            let problem = format!("`{path}` arrived with digest {found}, expected {expected}");
-            Err(TransferError::Refused { object: manifest.object.clone(), problem })
-        }
-        accepted => Ok(accepted?),
-    }
 }
 
 /// What an ordinary user may still write on the store's file system, in bytes.

@@ -4,23 +4,22 @@
 //! say: whoever receives verifies. What it holds in memory are manifests and a few pieces, never a file.
 
 use std::collections::BTreeSet;
-use std::fs::File;
-use std::io::{self, Read, Write};
+use std::io::{Read, Write};
+use std::sync::Arc;
 
+use super::bases::BaseObjects;
 use super::channel::Channel;
-use super::limits::{CLOSURE_PART, MANIFEST_BYTES_MAX, OBJECTS_MAX, PIECES_UNDER_WAY, ROOTS_MAX};
+use super::limits::{CLOSURE_PART, MANIFEST_BYTES_MAX, OBJECTS_MAX, ROOTS_MAX, ZSTD_LEVEL};
 use super::message::{Message, Totals, decode_bits, encode_bits};
+use super::options::TransferOptions;
 use super::piece::PieceBuffer;
-use super::{Content, TransferError, TransferStats, contents_of};
+use super::send_contents::send_contents;
+use super::{Content, Offered, TransferError, TransferStats, contents_of};
 use crate::ObjectRef;
 use crate::error::StoreError;
-use crate::object::ObjectManifest;
 use crate::objects::ObjectStore;
 use crate::transaction::Durable;
 use crate::wire::{FrameReader, FrameWriter};
-
-/// How much of a file is read at a time, in bytes: large enough that system calls do not count.
-const READ_BYTES: usize = 256 << 10;
 
 /// Sends what the peer lacks of the closure of `roots`; the peer runs [`super::receive_closure`].
 ///
@@ -33,8 +32,19 @@ pub fn send_closure(
     reader: &mut FrameReader<impl Read>,
     writer: &mut FrameWriter<impl Write>,
 ) -> Result<TransferStats, TransferError> {
+    send_closure_with(store, roots, &TransferOptions::default(), reader, writer)
+}
+
+/// As [`send_closure`], in the way that the caller chooses.
+pub fn send_closure_with(
+    store: &ObjectStore,
+    roots: &[ObjectRef],
+    options: &TransferOptions,
+    reader: &mut FrameReader<impl Read>,
+    writer: &mut FrameWriter<impl Write>,
+) -> Result<TransferStats, TransferError> {
     let mut channel = Channel::new(reader, writer);
-    match send(store, roots, &mut channel) {
+    match send(store, roots, options, &mut channel) {
         Ok(stats) => Ok(TransferStats { bytes_wire: channel.bytes(), ..stats }),
         Err(error) => Err(channel.give_up(error)),
     }
@@ -43,6 +53,7 @@ pub fn send_closure(
 fn send<R: Read, W: Write>(
     store: &ObjectStore,
     roots: &[ObjectRef],
+    options: &TransferOptions,
     channel: &mut Channel<'_, R, W>,
 ) -> Result<TransferStats, TransferError> {
     check_limit("roots", roots.len() as u64, ROOTS_MAX)?;
@@ -60,20 +71,16 @@ fn send<R: Read, W: Write>(
     let Message::Present(present) = message else { return Err(TransferError::unexpected(&message, "the present objects")) };
     let common = Common::of(store, &present)?;
     let lacked = negotiate(closure, &common, channel)?;
-    let manifests = send_manifests(store, lacked.iter(), channel)?;
-    let contents = contents_of(&manifests)?;
+    let offered = send_manifests(store, &lacked, &common, channel)?;
+    let contents = contents_of(&offered.manifests)?;
     let message = channel.receive()?;
     let Message::LackedContents(bits) = message else { return Err(TransferError::unexpected(&message, "the lacked contents")) };
     let lacked = decode_bits(&bits, contents.len())?;
     let lacked: Vec<Content> = contents.into_iter().zip(lacked).filter_map(|(content, lacks)| lacks.then_some(content)).collect();
-    stats.objects_sent = manifests.len() as u64;
+    stats.objects_sent = offered.manifests.len() as u64;
     stats.blobs_sent = lacked.len() as u64;
     stats.bytes_raw = lacked.iter().map(|content| content.size).sum();
-    let mut stream = ContentStream { channel, buffer: PieceBuffer::default(), under_way: 0 };
-    for content in &lacked {
-        stream.send_content(store, &manifests, content)?;
-    }
-    stream.finish()?;
+    send_contents(store, &offered, &lacked, options, channel)?;
     let message = channel.receive()?;
     let Message::Done(totals) = message else { return Err(TransferError::unexpected(&message, "the final totals")) };
     confirm(stats, totals)
@@ -85,6 +92,8 @@ struct Common {
     shared: Vec<bool>,
     /// They and all that they need.
     objects: BTreeSet<ObjectRef>,
+    /// Which of those a new object is told against.
+    bases: BaseObjects,
     /// Keeps the collector away from them for as long as this lives.
     kept: Vec<Durable>,
 }
@@ -92,19 +101,23 @@ struct Common {
 impl Common {
     /// Looks the objects up that the receiver says it has.
     fn of(store: &ObjectStore, present: &[ObjectRef]) -> Result<Self, StoreError> {
-        let mut common = Self { shared: Vec::with_capacity(present.len()), objects: BTreeSet::new(), kept: Vec::new() };
+        let mut common =
+            Self { shared: Vec::with_capacity(present.len()), objects: BTreeSet::new(), bases: BaseObjects::default(), kept: Vec::new() };
+        let mut ordered = Vec::new();
         for object in present {
             let known = Durable::of(store, object).and_then(|kept| Ok((kept, store.closure(std::slice::from_ref(object))?)));
             match known {
                 Ok((kept, closure)) => {
                     common.shared.push(true);
-                    common.objects.extend(closure);
+                    common.objects.extend(closure.iter().cloned());
+                    ordered.extend(closure);
                     common.kept.push(kept);
                 }
                 Err(StoreError::Missing { .. }) => common.shared.push(false),
                 Err(other) => return Err(other),
             }
         }
+        common.bases = BaseObjects::new(&ordered);
         Ok(common)
     }
 }
@@ -145,21 +158,26 @@ fn confirm(stats: TransferStats, totals: Totals) -> Result<TransferStats, Transf
     }
 }
 
-/// Sends the manifests of the lacked objects as one stream: each is a u64 length and its bytes.
-fn send_manifests<'a, R: Read, W: Write>(
+/// Sends the manifests of the lacked objects as one stream: for each a base or none, a u64 length, and its bytes.
+fn send_manifests<R: Read, W: Write>(
     store: &ObjectStore,
-    lacked: impl Iterator<Item = &'a ObjectRef>,
+    lacked: &[ObjectRef],
+    common: &Common,
     channel: &mut Channel<'_, R, W>,
-) -> Result<Vec<ObjectManifest>, TransferError> {
-    let mut buffer = PieceBuffer::default();
-    let mut manifests = Vec::new();
+) -> Result<Offered, TransferError> {
+    let mut buffer = PieceBuffer::new(ZSTD_LEVEL);
+    let mut offered = Offered::default();
     let mut total = 0u64;
     for object in lacked {
         let manifest = store.manifest(object)?;
         let encoded = manifest.encode();
         total = total.saturating_add(encoded.len() as u64);
         check_limit("bytes of manifests", total, MANIFEST_BYTES_MAX)?;
-        for mut bytes in [&(encoded.len() as u64).to_le_bytes()[..], &encoded] {
+        let base = common.bases.of(object).map(|base| store.manifest(base)).transpose()?;
+        let mut header = vec![u8::from(base.is_some())];
+        header.extend(base.iter().flat_map(|base| base.object.id.as_bytes()));
+        header.extend((encoded.len() as u64).to_le_bytes());
+        for mut bytes in [header.as_slice(), encoded.as_slice()] {
             while !bytes.is_empty() {
                 let (now, later) = bytes.split_at(bytes.len().min(buffer.room()));
                 if let Some(piece) = buffer.append(now)? {
@@ -168,66 +186,12 @@ fn send_manifests<'a, R: Read, W: Write>(
                 bytes = later;
             }
         }
-        manifests.push(manifest);
+        offered.manifests.push(manifest);
+        offered.bases.push(base.map(Arc::new));
     }
     if let Some(piece) = buffer.finish()? {
         channel.send(Message::Manifests(piece))?;
     }
     channel.flush()?;
-    Ok(manifests)
-}
-
-/// The stream of contents, held back by the receiver's acknowledgements.
-struct ContentStream<'a, 'b, R: Read, W: Write> {
-    channel: &'a mut Channel<'b, R, W>,
-    buffer: PieceBuffer,
-    under_way: usize,
-}
-
-impl<R: Read, W: Write> ContentStream<'_, '_, R, W> {
-    /// Sends exactly the announced number of bytes of one file.
-    fn send_content(&mut self, store: &ObjectStore, manifests: &[ObjectManifest], content: &Content) -> Result<(), TransferError> {
-        let manifest = &manifests[content.place.0];
-        let path = &manifest.tree.entries()[content.place.1].path;
-        let unreadable = |source| TransferError::Unreadable { object: manifest.object.clone(), path: path.to_string(), source };
-        let mut file = File::open(store.object_path(&manifest.object).join(path.as_path())).map_err(unreadable)?;
-        let mut left = content.size;
-        let mut chunk = vec![0; READ_BYTES.min(usize::try_from(content.size).unwrap_or(READ_BYTES))];
-        while left > 0 {
-            let room = self.buffer.room().min(chunk.len()).min(usize::try_from(left).unwrap_or(usize::MAX));
-            file.read_exact(&mut chunk[..room]).map_err(unreadable)?;
-            if let Some(piece) = self.buffer.append(&chunk[..room])? {
-                self.send_piece(piece)?;
-            }
-            left -= room as u64;
-        }
-        match file.read(&mut [0]).map_err(unreadable)? {
-            0 => Ok(()),
-            _ => Err(unreadable(io::Error::new(io::ErrorKind::InvalidData, "it is longer than its manifest says"))),
-        }
-    }
-
-    fn send_piece(&mut self, piece: Vec<u8>) -> Result<(), TransferError> {
-        self.channel.send_now(Message::Contents(piece))?;
-        self.under_way += 1;
-        if self.under_way >= PIECES_UNDER_WAY { self.await_acknowledgement() } else { Ok(()) }
-    }
-
-    fn await_acknowledgement(&mut self) -> Result<(), TransferError> {
-        let message = self.channel.receive()?;
-        let Message::Acknowledge = message else { return Err(TransferError::unexpected(&message, "an acknowledgement")) };
-        self.under_way -= 1;
-        Ok(())
-    }
-
-    fn finish(mut self) -> Result<(), TransferError> {
-        if let Some(piece) = self.buffer.finish()? {
-            self.send_piece(piece)?;
-        }
-        self.channel.send_now(Message::End)?;
-        while self.under_way > 0 {
-            self.await_acknowledgement()?;
-        }
-        Ok(())
-    }
+    Ok(offered)
 }

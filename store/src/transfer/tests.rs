@@ -1,5 +1,7 @@
 //! Two stores, two threads, two pipes.
 
+mod deltas;
+
 use std::collections::BTreeMap;
 use std::io::{self, PipeReader, PipeWriter};
 use std::path::Path;
@@ -196,23 +198,24 @@ impl Liar<'_> {
                     let mut stream = Vec::new();
                     for (object, _) in self.closure.iter().zip(lacked).filter(|(_, lacks)| *lacks) {
                         let encoded = &self.manifests[object];
+                        stream.push(0);
                         stream.extend((encoded.len() as u64).to_le_bytes());
                         stream.extend(encoded);
                         manifests.extend(ObjectManifest::decode(encoded));
                     }
-                    send(Message::Manifests(piece::compress(&stream).unwrap()));
+                    send(Message::Manifests(piece::compress(&stream, 3).unwrap()));
                 }
                 Message::LackedContents(bits) => {
                     let contents = contents_of(&manifests).unwrap();
                     let lacked = decode_bits(&bits, contents.len()).unwrap();
                     for (content, _) in contents.iter().zip(lacked).filter(|(_, lacks)| *lacks) {
                         for part in self.contents[&content.digest].chunks(1 << 20) {
-                            send(Message::Contents(piece::compress(part).unwrap()));
+                            send(Message::Contents(piece::compress(part, 3).unwrap()));
                         }
                     }
                     send(Message::End);
                 }
-                Message::Acknowledge => {}
+                Message::Acknowledge | Message::Refused => {}
                 Message::Done(_) => return None,
                 Message::Error(reason) => {
                     send(Message::Error(String::new()));
@@ -223,6 +226,8 @@ impl Liar<'_> {
                 | Message::Closure(_)
                 | Message::Manifests(_)
                 | Message::Contents(_)
+                | Message::Patch(_)
+                | Message::Delta(_)
                 | Message::End) => {
                     panic!("{message:?}")
                 }

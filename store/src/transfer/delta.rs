@@ -1,0 +1,86 @@
+//! Deltas of one content against another, for compiled programs above all: after bsdiff, with a hash index instead of a suffix array.
+//!
+//! A relinked program is the old one with a few insertions and with many changed addresses. So the delta copies long stretches of the
+//! old content and adds a difference to each byte: mostly zeros, and the same few values over and over, which zstd reduces to almost nothing.
+//! A content is cut into segments of at most [`PIECE_BYTES_MAX`] bytes; each can be applied by itself, so neither side ever holds a whole
+//! new content. FORMAT.md, section "Deltas".
+
+mod apply;
+mod encode;
+
+pub(crate) use apply::apply;
+pub(crate) use encode::{Alignment, OldIndex};
+
+use super::TransferError;
+use super::limits::PIECE_BYTES_MAX;
+
+/// One copy with differences, then some new bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Operation {
+    /// Where the copied bytes stand in the old content, relative to the end of the previous copy.
+    seek: i64,
+    /// How many bytes are copied; the differences are added to them.
+    copy: u64,
+    /// How many new bytes follow.
+    extra: u64,
+}
+
+/// A segment as it travels: the raw length and three streams.
+#[derive(Debug, Default)]
+struct Streams {
+    control: Vec<u8>,
+    difference: Vec<u8>,
+    extra: Vec<u8>,
+}
+
+/// The three streams of a segment have these many bytes of header before them: the raw length of the segment and of the control, and three compressed lengths.
+const HEADER_NUMBERS: usize = 5;
+
+/// The longest control stream, in bytes: an operation makes at least one byte and takes at most 30; a sensible encoder stays far below this.
+const CONTROL_BYTES_MAX: usize = PIECE_BYTES_MAX;
+
+/// Appends a number in groups of seven bits, the lowest first, all but the last with the highest bit set.
+pub(crate) fn encode_varint(bytes: &mut Vec<u8>, mut value: u64) {
+    loop {
+        let [group, ..] = (value & 0x7f).to_le_bytes();
+        value >>= 7;
+        if value == 0 {
+            bytes.push(group);
+            return;
+        }
+        bytes.push(group | 0x80);
+    }
+}
+
+/// Takes a number off the front of `bytes`; none if it is cut off, too large or longer than it need be.
+pub(crate) fn decode_varint(bytes: &mut &[u8]) -> Option<u64> {
+    let mut value = 0u64;
+    for shift in (0..64).step_by(7) {
+        let (byte, rest) = bytes.split_first()?;
+        *bytes = rest;
+        let group = u64::from(byte & 0x7f);
+        if (group << shift) >> shift != group {
+            return None;
+        }
+        value |= group << shift;
+        if byte & 0x80 == 0 {
+            return (group != 0 || shift == 0).then_some(value);
+        }
+    }
+    None
+}
+
+const fn zigzag(value: i64) -> u64 {
+    (value << 1 ^ value >> 63).cast_unsigned()
+}
+
+const fn unzigzag(value: u64) -> i64 {
+    (value >> 1).cast_signed() ^ -(value & 1).cast_signed()
+}
+
+const fn malformed(what: &'static str) -> TransferError {
+    TransferError::Malformed { what }
+}
+
+#[cfg(test)]
+mod tests;
