@@ -68,16 +68,7 @@ impl ObjectManifest {
         let mut decoder = Decoder::new(bytes);
         decoder.magic(OBJECT_MAGIC)?;
         let object = decode_reference(&mut decoder)?;
-        let count = decoder.count("references of an object", REFERENCES_MAX, 29)?;
-        let mut references: Vec<ObjectRef> = Vec::with_capacity(count);
-        for _ in 0..count {
-            let reference = decode_reference(&mut decoder)?;
-            let sorted = references.last().is_none_or(|previous| *previous < reference);
-            if !sorted || reference.id == object.id {
-                return Err(DecodeError::invalid("the references are not sorted, or hold the object itself", &reference.to_string()));
-            }
-            references.push(reference);
-        }
+        let references = decode_references(&mut decoder, &object)?;
         let tree = Tree::decode(decoder.bytes()?)?;
         decoder.finish()?;
         let manifest = Self { object, references, tree };
@@ -89,14 +80,29 @@ impl ObjectManifest {
     }
 }
 
-fn encode_references(encoder: &mut Encoder, references: &[ObjectRef]) {
+pub(crate) fn encode_references(encoder: &mut Encoder, references: &[ObjectRef]) {
     encoder.count(references.len());
     for ObjectRef { id, name } in references {
         encoder.fixed(id.as_bytes()).text(name.as_str());
     }
 }
 
-fn decode_reference(decoder: &mut Decoder<'_>) -> Result<ObjectRef, DecodeError> {
+/// Reads the references of `object`: sorted, none twice, itself left out.
+pub(crate) fn decode_references(decoder: &mut Decoder<'_>, object: &ObjectRef) -> Result<Vec<ObjectRef>, DecodeError> {
+    let count = decoder.count("references of an object", REFERENCES_MAX, 29)?;
+    let mut references: Vec<ObjectRef> = Vec::with_capacity(count);
+    for _ in 0..count {
+        let reference = decode_reference(decoder)?;
+        let sorted = references.last().is_none_or(|previous| *previous < reference);
+        if !sorted || reference.id == object.id {
+            return Err(DecodeError::invalid("the references are not sorted, or hold the object itself", &reference.to_string()));
+        }
+        references.push(reference);
+    }
+    Ok(references)
+}
+
+pub(crate) fn decode_reference(decoder: &mut Decoder<'_>) -> Result<ObjectRef, DecodeError> {
     let id = ObjectId::from_bytes(decoder.array()?);
     let text = decoder.text()?;
     let name = text.parse().map_err(|_| DecodeError::invalid("unusable object name", text))?;
