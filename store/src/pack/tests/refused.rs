@@ -7,7 +7,7 @@ use std::io::Write;
 
 use tar::{EntryType, Header};
 
-use super::super::frame::{check_ratio, encoder};
+use super::super::frame::{Frame, check_ratio, encoder, packed_bytes_max};
 use super::super::import;
 use super::super::reader::Unpacking;
 use super::super::statement::{SignedStatement, encode_list};
@@ -366,6 +366,20 @@ fn manifest_of_one_file(size: u64) -> ObjectManifest {
     ObjectManifest { object: ObjectRef { id: object_id(&name, &[], &tree), name }, references: Vec::new(), tree }
 }
 
+/// Unpacks a frame of so many zeros.
+fn refusal_of_zeros(length: u64) -> Result<(), Problem> {
+    let mut packed = Vec::new();
+    let mut encoder = encoder(&mut packed).unwrap();
+    std::io::copy(&mut std::io::repeat(0).take(length), &mut encoder).unwrap();
+    encoder.finish().unwrap();
+    let mut frame = Frame::open(&packed[..], packed_bytes_max(length))?;
+    let mut buffer = vec![0; 1 << 20];
+    for _ in 0..length >> 20 {
+        frame.fill(&mut buffer, || "zeros".to_owned())?;
+    }
+    frame.finish().map(drop)
+}
+
 #[test]
 fn bombs() {
     let (_there, to) = store();
@@ -381,6 +395,11 @@ fn bombs() {
     let (sample, zeros) = (sample(), vec![0; 64 << 20]);
     let words = unpack(&to, &sample.object, &compress(&[archive_of(&sample.pieces), zeros].concat())).unwrap_err();
     assert_eq!(words, "bytes follow its end");
+    assert_eq!(
+        refusal_of_zeros(RATIO_FREE_BYTES + (64 << 20)).unwrap_err().to_string(),
+        "it unpacks to more than 1000 times its packed length"
+    );
+    assert!(refusal_of_zeros(RATIO_FREE_BYTES).is_ok());
     assert!(check_ratio(RATIO_FREE_BYTES, 0).is_ok());
     assert!(check_ratio(RATIO_FREE_BYTES + 1000, 1).is_ok());
     assert_eq!(check_ratio(RATIO_FREE_BYTES + 1001, 1).unwrap_err().to_string(), "it unpacks to more than 1000 times its packed length");
