@@ -15,6 +15,7 @@ mod lab;
 mod local;
 mod shop;
 mod standalone;
+mod store;
 mod tidy;
 mod trial;
 mod world;

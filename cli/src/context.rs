@@ -90,8 +90,13 @@ impl Context {
 
     /// Writes data. A reader that has gone away is no failure: the command goes on, and its exit code says what became of its work.
     pub(crate) fn print(&self, text: &str) -> Result<(), CommandError> {
+        self.print_bytes(text.as_bytes())
+    }
+
+    /// Writes data that may be no text, as [`Self::print`].
+    pub(crate) fn print_bytes(&self, bytes: &[u8]) -> Result<(), CommandError> {
         let mut stream = io::stdout().lock();
-        match stream.write_all(text.as_bytes()).and_then(|()| stream.flush()) {
+        match stream.write_all(bytes).and_then(|()| stream.flush()) {
             Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
                 Err(CommandError::new(Exit::Failed, "cannot write to standard output").because(&error))
             }

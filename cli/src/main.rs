@@ -12,6 +12,7 @@ mod commands;
 mod context;
 mod error;
 mod hosts;
+mod progress;
 mod project;
 mod render;
 mod revision;

@@ -23,6 +23,12 @@ pub(crate) fn columns<const N: usize>(rows: &[[String; N]], indent: usize) -> St
     text
 }
 
+/// A text from elsewhere, such as a file's name, that cannot talk to the terminal or begin a line.
+pub(crate) fn harmless(text: &str) -> String {
+    let shown = |c: char| if c.is_control() { c.escape_default().to_string() } else { c.to_string() };
+    text.chars().map(shown).collect()
+}
+
 /// Appends a line.
 pub(crate) fn push_line(text: &mut String, line: &str) {
     text.push_str(line);

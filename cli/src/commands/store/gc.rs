@@ -1,0 +1,73 @@
+//! `sarsen store gc`: removes what nobody needs; the plan comes first, and alone unless told to go on.
+
+use std::time::Duration;
+
+use clap::Args;
+use sarsen_store::ObjectRef;
+use sarsen_store::gc::{self, GcPlan, Roots};
+use serde::Serialize;
+
+use super::failed;
+use crate::args::Format;
+use crate::context::Context;
+use crate::error::{CommandError, Exit};
+use crate::project::open_store;
+use crate::render::{bytes, count};
+
+#[derive(Debug, Args)]
+pub(crate) struct Arguments {
+    /// Only show the plan, as without --yes
+    #[arg(long, conflicts_with = "yes")]
+    dry_run: bool,
+    /// Carry the plan out
+    #[arg(short, long)]
+    yes: bool,
+    /// How long ago an object must have been made
+    #[arg(long, value_name = "HOURS", default_value_t = 24)]
+    grace: u32,
+}
+
+#[derive(Serialize)]
+struct Report<'a> {
+    keep: usize,
+    remove: Vec<Planned<'a>>,
+    bytes: u64,
+    removed: bool,
+}
+
+#[derive(Serialize)]
+struct Planned<'a> {
+    object: &'a ObjectRef,
+    bytes: u64,
+}
+
+pub(super) fn run(arguments: &Arguments, context: &Context) -> Result<Exit, CommandError> {
+    let store = open_store(context)?;
+    let grace = Duration::from_secs(u64::from(arguments.grace) * 3600);
+    let plan = gc::plan(&store, &Roots::default(), context.now, grace).map_err(failed)?;
+    show(&plan, context)?;
+    if arguments.yes {
+        // Also without anything to remove: what an earlier collection left unfinished is.
+        let report = gc::execute(&store, &plan).map_err(failed)?;
+        let objects = usize::try_from(report.objects).unwrap_or(usize::MAX);
+        context.say(&format!("removed {}, freed {}", count(objects, "object"), bytes(report.bytes)));
+        if report.contents_postponed {
+            context.say("contents stay until the next collection: somebody is writing to the store");
+        }
+    } else if !plan.remove.is_empty() {
+        context.say("nothing was removed: `sarsen store gc --yes` does it");
+    }
+    if context.format == Format::Json {
+        let remove = plan.remove.iter().map(|removal| Planned { object: &removal.object, bytes: removal.bytes });
+        context.print_json(&Report { keep: plan.keep.len(), remove: remove.collect(), bytes: plan.bytes, removed: arguments.yes })?;
+    }
+    Ok(Exit::Done)
+}
+
+fn show(plan: &GcPlan, context: &Context) -> Result<(), CommandError> {
+    if context.format == Format::Text {
+        plan.remove.iter().try_for_each(|removal| context.print(&format!("{}  {}\n", removal.object, bytes(removal.bytes))))?;
+    }
+    context.say(&format!("{} to remove, {} to free, {} to keep", count(plan.remove.len(), "object"), bytes(plan.bytes), plan.keep.len()));
+    Ok(())
+}
