@@ -189,3 +189,76 @@ fn the_index_comes_from_the_disk() {
     assert_eq!(rebuilt["objects"].as_u64(), Some(1));
     world.sarsen(&["store", "verify", &object]).expect(0);
 }
+
+#[test]
+fn who_needs_an_object_and_what_it_takes() {
+    let world = World::of("touch");
+    let file = world.path().join("touched");
+    world.append("environments/dev/environment.toml", &format!("\n[components.touch]\nfile = \"{}\"\n", file.display()));
+    world.sarsen(&["deploy", "dev", "--yes"]).expect(0);
+    let all = world.sarsen(&["store", "ls", "--format", "json"]).expect(0).json();
+    let names = all["objects"].as_array().expect("objects").iter().map(|object| object["object"].as_str().expect("a name"));
+    let bundle = fs::read_link(world.root().join("profiles/touch/gen/1")).expect("the generation");
+    let bundle = bundle.file_name().and_then(|name| name.to_str()).expect("UTF-8");
+    let part = names.into_iter().find(|name| *name != bundle).expect("something in the bundle");
+    assert_snapshot!("why", world.sarsen(&["store", "why", part]).expect(0).snapshot());
+    let reasons = world.sarsen(&["store", "why", part, "--format", "json"]).expect(0).json();
+    assert_eq!(reasons["reasons"][0]["root"]["kind"].as_str(), Some("generation"));
+    assert_eq!(reasons["reasons"][0]["chain"][0].as_str(), Some(bundle));
+    let usage = world.sarsen(&["store", "du", "--format", "json"]).expect(0).json();
+    assert_eq!((usage["rows"][0]["object"].as_str(), usage["rows"][0]["generations"][0].as_str()), (Some(bundle), Some("touch/1")));
+    assert_eq!(usage["rows"][0]["unique"], usage["total"]["distinct"]);
+}
+
+#[test]
+fn what_objects_share_is_told() {
+    let world = world_with_site();
+    let (one, two) = (add(&world, "site"), add_changed_site(&world));
+    assert_snapshot!("du", world.sarsen(&["store", "du", &one, &two]).expect(0).snapshot());
+    assert_snapshot!("why_nothing", world.sarsen(&["store", "why", &one]).expect(0).snapshot());
+    world.sarsen(&["store", "gc", "--grace", "0", "--max-freed", "1", "--yes"]).expect(0).says("removed 1 object");
+    assert_snapshot!("gc_unusable_limit", world.sarsen(&["store", "gc", "--max-freed", "some"]).expect(2).snapshot());
+}
+
+#[test]
+fn exports_are_taken_if_a_trusted_key_signed_them() {
+    let world = world_with_site();
+    let object = add(&world, "site");
+    let key = world.sarsen(&["store", "key", "generate", "me", "-o", "me.key"]).expect(0).stdout.trim_end().to_owned();
+    let stranger = world.sarsen(&["store", "key", "generate", "stranger", "-o", "stranger.key"]).expect(0).stdout.trim_end().to_owned();
+    assert_eq!(world.sarsen(&["store", "key", "public", "me.key"]).expect(0).stdout.trim_end(), key);
+    assert_snapshot!("key_exists", world.sarsen(&["store", "key", "generate", "me", "-o", "me.key"]).expect(2).snapshot());
+    assert_snapshot!("key_missing", world.sarsen(&["store", "export", &object, "-o", "x", "--sign", "my.key"]).expect(1).snapshot());
+    world.sarsen(&["store", "export", &object, "-o", "signed", "--sign", "me.key"]).expect(0).says("exported 1 object");
+    world.sarsen(&["store", "export", &object, "-o", "unsigned"]).expect(0).says("it is not signed");
+    let import = |file: &str, key: &str| world.sarsen(&["--root", "../data/there", "store", "import", file, "--trusted-key", key]);
+    assert_snapshot!("import_unsigned", import("unsigned", &key).expect(1).snapshot());
+    assert_snapshot!("import_unknown_signer", import("signed", &stranger).expect(1).snapshot());
+    assert_snapshot!("import_directory", import("site", &key).expect(2).snapshot());
+    assert_snapshot!("import_something_else", import("site/index.html", &key).expect(1).snapshot());
+    import("signed", "me").expect(2).says("<name>:<base64>");
+    let bytes = fs::read(world.project().join("signed")).expect("the export");
+    fs::write(world.project().join("cut"), &bytes[..bytes.len() - 10]).expect("a part of the export");
+    import("cut", &key).expect(1);
+    assert_eq!(world.sarsen(&["--root", "../data/there", "store", "ls"]).expect(0).stdout, "");
+    assert_eq!(import("signed", &key).expect(0).says("1 of them new").stdout.trim_end(), object);
+    import("signed", &key).expect(0).says("0 of them new");
+    world.sarsen(&["--root", "../data/there", "store", "verify", &object]).expect(0);
+}
+
+#[test]
+fn exports_replace_files_and_nothing_else() {
+    let world = world_with_site();
+    let object = add(&world, "site");
+    assert_snapshot!("export_to_directory", world.sarsen(&["store", "export", &object, "-o", "site"]).expect(2).snapshot());
+    symlink("elsewhere", world.project().join("link")).expect("a link");
+    world.sarsen(&["store", "export", &object, "-o", "link"]).expect(2).says("is not a file");
+    world.sarsen(&["store", "export", &object, "-o", "-", "--format", "json"]).expect(2).says("name a file");
+    world.write("old", "old");
+    let report = world.sarsen(&["store", "export", &object, "-o", "old", "--format", "json"]).expect(0).json();
+    let length = fs::metadata(world.project().join("old")).expect("the export").len();
+    assert_eq!((report["objects"][0].as_str(), report["file_bytes"].as_u64()), (Some(object.as_str()), Some(length)));
+    let left =
+        fs::read_dir(world.project()).expect("the project").flatten().filter(|entry| entry.file_name().as_encoded_bytes()[0] == b'.');
+    assert_eq!(left.count(), 0);
+}

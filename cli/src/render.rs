@@ -48,6 +48,7 @@ pub(crate) fn seconds(duration: Duration) -> String {
 /// A number of bytes in the unit that fits it.
 pub(crate) fn bytes(bytes: u64) -> String {
     match bytes {
+        1 => String::from("1 byte"),
         0..1024 => format!("{bytes} bytes"),
         1024..0x10_0000 => format!("{} KiB", bytes >> 10),
         0x10_0000..0x4000_0000 => format!("{} MiB", bytes >> 20),
@@ -95,7 +96,9 @@ mod tests {
 
     #[test]
     fn sizes_have_fitting_units() {
-        for (number, text) in [(0, "0 bytes"), (1023, "1023 bytes"), (1024, "1 KiB"), (5 << 20, "5 MiB"), (3 << 29, "1.5 GiB")] {
+        for (number, text) in
+            [(0, "0 bytes"), (1, "1 byte"), (1023, "1023 bytes"), (1024, "1 KiB"), (5 << 20, "5 MiB"), (3 << 29, "1.5 GiB")]
+        {
             assert_eq!(bytes(number), text);
         }
     }

@@ -8,13 +8,18 @@ use crate::error::{CommandError, Exit};
 mod add;
 mod cat;
 mod diff;
+mod du;
+mod export;
 mod gc;
+mod import;
+mod key;
 mod ls;
 mod path;
 mod pin;
 mod rebuild_index;
 mod selection;
 mod verify;
+mod why;
 
 /// Look after the local store
 #[derive(Debug, Subcommand)]
@@ -33,8 +38,18 @@ pub(crate) enum Command {
     Verify(verify::Arguments),
     /// Show what no generation, pin or running transaction needs, and remove it with --yes
     Gc(gc::Arguments),
+    /// Show who needs an object, and through which others
+    Why(why::Arguments),
+    /// Show how much space objects take, and how much of it is theirs alone
+    Du(du::Arguments),
     /// Keep an object under a name, or list what is kept so
     Pin(pin::Arguments),
+    /// Write objects and all that they need into one file, signed
+    Export(export::Arguments),
+    /// Take in what an export holds, if a trusted key has signed it
+    Import(import::Arguments),
+    #[command(subcommand)]
+    Key(key::Command),
     /// Make the index anew from what is on disk
     RebuildIndex,
 }
@@ -48,7 +63,12 @@ pub(crate) fn run(command: &Command, context: &Context) -> Result<Exit, CommandE
         Command::Path(arguments) => path::run(arguments, context),
         Command::Verify(arguments) => verify::run(arguments, context),
         Command::Gc(arguments) => gc::run(arguments, context),
+        Command::Why(arguments) => why::run(arguments, context),
+        Command::Du(arguments) => du::run(arguments, context),
         Command::Pin(arguments) => pin::run(arguments, context),
+        Command::Export(arguments) => export::run(arguments, context),
+        Command::Import(arguments) => import::run(arguments, context),
+        Command::Key(command) => key::run(command, context),
         Command::RebuildIndex => rebuild_index::run(context),
     }
 }

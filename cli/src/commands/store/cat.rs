@@ -17,8 +17,8 @@ use crate::error::{CommandError, Exit};
 use crate::project::open_store;
 use crate::render::harmless;
 
-/// The longest file that is put into a JSON document, in bytes: it is held in memory. Longer ones are read without --format json.
-const TEXT_BYTES_MAX: u64 = 16 << 20;
+/// The longest file that is held in memory and checked before anything of it is written, in bytes. A JSON document holds no longer one.
+const HELD_BYTES_MAX: u64 = 16 << 20;
 
 /// How much is read at a time, in bytes.
 const PIECE_BYTES: usize = 128 << 10;
@@ -38,7 +38,7 @@ struct Report<'a> {
     size: u64,
     executable: bool,
     digest: &'a Digest,
-    /// Nothing if the file is not UTF-8.
+    /// Nothing if the file is not UTF-8, or longer than 16 MiB.
     text: Option<String>,
 }
 
@@ -62,10 +62,15 @@ pub(super) fn run(arguments: &Arguments, context: &Context) -> Result<Exit, Comm
         EntryKind::File { size, digest, executable, .. } => {
             let file = store.object_path(&object).join(path.as_path());
             match context.format {
-                Format::Text => copy(&file, digest, |piece| context.print_bytes(piece)),
-                Format::Json => text_of(&file, *size, digest).and_then(|text| {
-                    context.print_json(&Report { object: &object, path: &path, size: *size, executable: *executable, digest, text })
-                }),
+                Format::Text if *size > HELD_BYTES_MAX => copy(&file, digest, |piece| context.print_bytes(piece)),
+                Format::Text => held(&file, *size, digest).and_then(|bytes| context.print_bytes(&bytes)),
+                Format::Json => {
+                    let bytes = if *size > HELD_BYTES_MAX { None } else { Some(held(&file, *size, digest)) };
+                    bytes.transpose().and_then(|bytes| {
+                        let text = bytes.and_then(|bytes| String::from_utf8(bytes).ok());
+                        context.print_json(&Report { object: &object, path: &path, size: *size, executable: *executable, digest, text })
+                    })
+                }
             }
             .map_err(|error| look_closer(error, &object))?;
             Ok(Exit::Done)
@@ -77,16 +82,16 @@ fn look_closer(error: CommandError, object: &ObjectRef) -> CommandError {
     error.hint(format!("`sarsen store verify {object}` says what is wrong"))
 }
 
-fn text_of(path: &Path, size: u64, digest: &Digest) -> Result<Option<String>, CommandError> {
-    if size > TEXT_BYTES_MAX {
-        return Ok(None);
-    }
+fn held(path: &Path, size: u64, digest: &Digest) -> Result<Vec<u8>, CommandError> {
     let mut bytes = Vec::new();
     copy(path, digest, |piece| {
-        bytes.extend_from_slice(piece);
+        // What is longer than it should be is damaged; there is no need to hold it.
+        if (bytes.len() as u64) < size {
+            bytes.extend_from_slice(piece);
+        }
         Ok(())
     })?;
-    Ok(String::from_utf8(bytes).ok())
+    Ok(bytes)
 }
 
 /// Hands out a file piece by piece, and fails at its end if it was not what the object says.

@@ -25,6 +25,9 @@ pub(crate) struct Arguments {
     /// How long ago an object must have been made
     #[arg(long, value_name = "HOURS", default_value_t = 24)]
     grace: u32,
+    /// Stop when so many bytes are freed; K, M, G and T stand for powers of 1024
+    #[arg(long, value_name = "BYTES", value_parser = parse_bytes)]
+    max_freed: Option<u64>,
 }
 
 #[derive(Serialize)]
@@ -39,12 +42,14 @@ struct Report<'a> {
 struct Planned<'a> {
     object: &'a ObjectRef,
     bytes: u64,
+    frees: u64,
 }
 
 pub(super) fn run(arguments: &Arguments, context: &Context) -> Result<Exit, CommandError> {
     let store = open_store(context)?;
     let grace = Duration::from_secs(u64::from(arguments.grace) * 3600);
     let plan = gc::plan(&store, &Roots::default(), context.now, grace).map_err(failed)?;
+    let plan = if let Some(max) = arguments.max_freed { plan.up_to(max) } else { plan };
     show(&plan, context)?;
     if arguments.yes {
         // Also without anything to remove: what an earlier collection left unfinished is.
@@ -58,7 +63,7 @@ pub(super) fn run(arguments: &Arguments, context: &Context) -> Result<Exit, Comm
         context.say("nothing was removed: `sarsen store gc --yes` does it");
     }
     if context.format == Format::Json {
-        let remove = plan.remove.iter().map(|removal| Planned { object: &removal.object, bytes: removal.bytes });
+        let remove = plan.remove.iter().map(|removal| Planned { object: &removal.object, bytes: removal.bytes, frees: removal.frees });
         context.print_json(&Report { keep: plan.keep.len(), remove: remove.collect(), bytes: plan.bytes, removed: arguments.yes })?;
     }
     Ok(Exit::Done)
@@ -66,8 +71,36 @@ pub(super) fn run(arguments: &Arguments, context: &Context) -> Result<Exit, Comm
 
 fn show(plan: &GcPlan, context: &Context) -> Result<(), CommandError> {
     if context.format == Format::Text {
-        plan.remove.iter().try_for_each(|removal| context.print(&format!("{}  {}\n", removal.object, bytes(removal.bytes))))?;
+        plan.remove.iter().try_for_each(|removal| context.print(&format!("{}  {}\n", removal.object, bytes(removal.frees))))?;
     }
     context.say(&format!("{} to remove, {} to free, {} to keep", count(plan.remove.len(), "object"), bytes(plan.bytes), plan.keep.len()));
     Ok(())
+}
+
+/// A number of bytes, with a unit or without.
+fn parse_bytes(text: &str) -> Result<u64, String> {
+    let (digits, shift) = match text.char_indices().next_back() {
+        Some((end, 'K' | 'k')) => (&text[..end], 10),
+        Some((end, 'M' | 'm')) => (&text[..end], 20),
+        Some((end, 'G' | 'g')) => (&text[..end], 30),
+        Some((end, 'T' | 't')) => (&text[..end], 40),
+        _ => (text, 0),
+    };
+    let number = digits.parse::<u64>().ok().and_then(|number| number.checked_mul(1 << shift));
+    number.ok_or_else(|| String::from("expected a number of bytes such as `500M` or `2G`"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn bytes_may_have_units() {
+        for (text, number) in [("0", 0), ("7", 7), ("1k", 1024), ("500M", 500 << 20), ("2G", 2 << 30), ("1T", 1 << 40)] {
+            assert_eq!(parse_bytes(text), Ok(number));
+        }
+        for text in ["", "M", "-1", "1.5G", "1GB", "99999999T", "1é"] {
+            assert!(parse_bytes(text).is_err(), "{text}");
+        }
+    }
 }

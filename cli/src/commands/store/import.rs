@@ -1,0 +1,93 @@
+//! `sarsen store import`: what an export holds, if a trusted key has signed it.
+
+use std::fs::File;
+use std::io::{self, Read};
+use std::path::{Path, PathBuf};
+
+use clap::Args;
+use sarsen_store::fsutil::FsError;
+use sarsen_store::pack::{self, Imported, PackError};
+use sarsen_store::signature::{PublicKey, TrustedKeys};
+use sarsen_store::{ObjectRef, ObjectStore};
+use serde::Serialize;
+
+use super::export::STREAM;
+use super::failed;
+use crate::args::Format;
+use crate::context::Context;
+use crate::error::{CommandError, Exit};
+use crate::progress::Progress;
+use crate::project::open_store;
+use crate::render::{bytes, count};
+
+#[derive(Debug, Args)]
+pub(crate) struct Arguments {
+    /// File that `sarsen store export` wrote; `-` is standard input
+    file: PathBuf,
+    /// Public key, as `sarsen store key public` prints it; objects that it has signed are taken. May be given several times
+    #[arg(long = "trusted-key", value_name = "NAME:BASE64")]
+    trusted_keys: Vec<PublicKey>,
+}
+
+#[derive(Serialize)]
+struct Report<'a> {
+    objects: &'a [ObjectRef],
+    roots: &'a [ObjectRef],
+    objects_new: u64,
+}
+
+pub(super) fn run(arguments: &Arguments, context: &Context) -> Result<Exit, CommandError> {
+    let trusted = TrustedKeys::new(arguments.trusted_keys.iter().cloned()).map_err(|error| CommandError::of(Exit::Usage, &error))?;
+    let store = open_store(context)?;
+    let imported = if arguments.file.as_os_str() == STREAM {
+        import(&store, io::stdin().lock(), &trusted)
+    } else {
+        import(&store, open(&arguments.file)?, &trusted)
+    }?;
+    let objects = imported.durable.objects();
+    match context.format {
+        Format::Json => context.print_json(&Report { objects, roots: &imported.roots, objects_new: imported.objects_new })?,
+        Format::Text => imported.roots.iter().try_for_each(|root| context.print(&format!("{root}\n")))?,
+    }
+    context.say(&format!("imported {}, {} of them new", count(objects.len(), "object"), imported.objects_new));
+    Ok(Exit::Done)
+}
+
+fn open(path: &Path) -> Result<File, CommandError> {
+    let unreadable = |error: io::Error| failed(FsError::new("open", path, error));
+    let file = File::open(path).map_err(unreadable)?;
+    if file.metadata().map_err(unreadable)?.is_dir() {
+        return Err(CommandError::new(Exit::Usage, format!("`{}` is a directory", path.display()))
+            .hint("import takes what `sarsen store export` wrote; `sarsen store add` takes a directory"));
+    }
+    Ok(file)
+}
+
+fn import(store: &ObjectStore, reader: impl Read, trusted: &TrustedKeys) -> Result<Imported, CommandError> {
+    let watched = Watched { inner: reader, read: 0, progress: Progress::of("importing") };
+    pack::import(store, watched, trusted).map_err(|error| {
+        let untrusted = matches!(error, PackError::Unsigned { .. } | PackError::UnknownSigner { .. });
+        let error = failed(error);
+        if untrusted {
+            error.hint("nothing was taken; trust a key with --trusted-key NAME:BASE64, and have the export signed with --sign")
+        } else {
+            error
+        }
+    })
+}
+
+/// A reader that shows how much went through it.
+struct Watched<R> {
+    inner: R,
+    read: u64,
+    progress: Progress,
+}
+
+impl<R: Read> Read for Watched<R> {
+    fn read(&mut self, piece: &mut [u8]) -> io::Result<usize> {
+        let length = self.inner.read(piece)?;
+        self.read += length as u64;
+        self.progress.show(|| bytes(self.read));
+        Ok(length)
+    }
+}
