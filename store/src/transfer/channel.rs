@@ -131,15 +131,13 @@ impl PieceReader {
     /// Hands out the next bytes of the stream: at least one, at most `limit`, which is not zero.
     pub(crate) fn next<R: Read, W: Write>(&mut self, channel: &mut Channel<'_, R, W>, limit: u64) -> Result<&[u8], TransferError> {
         if self.used == self.raw.len() {
+            self.acknowledge(channel)?;
             self.raw = match (self.stream, channel.receive()?) {
                 (Stream::Manifests, Message::Manifests(piece)) | (Stream::Contents, Message::Contents(piece)) => piece::decompress(&piece)?,
                 (Stream::Manifests, other) => return Err(TransferError::unexpected(&other, "a piece of manifests")),
                 (Stream::Contents, other) => return Err(TransferError::unexpected(&other, "a piece of contents")),
             };
             self.used = 0;
-            if self.stream == Stream::Contents {
-                channel.send_now(Message::Acknowledge)?;
-            }
         }
         let available = self.raw.len() - self.used;
         let length = usize::try_from(limit).map_or(available, |limit| limit.min(available));
@@ -148,8 +146,22 @@ impl PieceReader {
         Ok(bytes)
     }
 
-    /// Checks that the stream holds nothing beyond what was asked for.
-    pub(crate) fn finish(&self) -> Result<(), TransferError> {
-        if self.used == self.raw.len() { Ok(()) } else { Err(TransferError::Malformed { what: "a stream is longer than its items" }) }
+    /// Ends the stream, which must hold nothing beyond what was asked for.
+    pub(crate) fn finish<R: Read, W: Write>(mut self, channel: &mut Channel<'_, R, W>) -> Result<(), TransferError> {
+        if self.used == self.raw.len() {
+            self.acknowledge(channel)
+        } else {
+            Err(TransferError::Malformed { what: "a stream is longer than its items" })
+        }
+    }
+
+    /// Tells the sender that a piece is used up. Not before: if that cannot be said any more, nothing that came is lost.
+    fn acknowledge<R: Read, W: Write>(&mut self, channel: &mut Channel<'_, R, W>) -> Result<(), TransferError> {
+        if self.raw.is_empty() || self.stream == Stream::Manifests {
+            return Ok(());
+        }
+        self.raw.clear();
+        self.used = 0;
+        channel.send_now(Message::Acknowledge)
     }
 }

@@ -241,7 +241,7 @@ impl Receiving<'_> {
                 accepted => accepted?,
             }
         }
-        stream.finish()
+        stream.finish(channel)
     }
 }
 

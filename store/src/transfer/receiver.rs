@@ -200,7 +200,7 @@ fn receive_manifests<R: Read, W: Write>(
         offered.manifests.push(manifest);
         offered.bases.push(base);
     }
-    stream.finish()?;
+    stream.finish(channel)?;
     Ok(offered)
 }
 
