@@ -195,16 +195,16 @@ struct Marked {
 
 /// Sorts all objects into needed and not needed. Call with the publication locked.
 fn mark(store: &ObjectStore, roots: &Roots, now: SystemTime, grace: Duration) -> Result<Marked, GcError> {
-    let mut keep = BTreeSet::new();
-    for roots::GenerationLink { profile: _, link, object } in roots::generations(store.root())? {
-        let closure = store.closure(std::slice::from_ref(&object)).map_err(|source| {
-            if matches!(source, StoreError::Missing { .. }) { GcError::Incomplete { path: link, source } } else { source.into() }
-        })?;
-        keep.extend(closure);
-    }
     let mut all: BTreeSet<ObjectRef> = store.objects()?.into_iter().collect();
     for name in Directory::open(&store.root().join("store"))?.names()? {
         all.extend(object_of_name(&name));
+    }
+    let mut keep = BTreeSet::new();
+    for roots::GenerationLink { profile: _, link, object } in roots::generations(store.root())? {
+        store.closure(std::slice::from_ref(&object)).map_err(|source| {
+            if matches!(source, StoreError::Missing { .. }) { GcError::Incomplete { path: link, source } } else { source.into() }
+        })?;
+        keep.extend(references_first(store, &[object], &all)?);
     }
     // Leases name objects before they are there, so here an absent one is nothing unusual.
     let mut others = store.leased_objects()?;
@@ -240,12 +240,22 @@ fn references_first(store: &ObjectStore, roots: &[ObjectRef], all: &BTreeSet<Obj
         if references_done {
             ordered.push(object);
         } else if all.contains(&object) && seen.insert(object.clone()) {
-            let references = store.index().references(&object.id)?;
+            let references = references_of(store, &object)?;
             open.push((object, true));
             open.extend(references.into_iter().rev().map(|reference| (reference, false)));
         }
     }
     Ok(ordered)
+}
+
+/// What an object refers to, by its manifest and by the index: a row that was lost must not cost an object that is needed.
+fn references_of(store: &ObjectStore, object: &ObjectRef) -> Result<BTreeSet<ObjectRef>, StoreError> {
+    let mut references = store.index().references(&object.id)?;
+    // A damaged manifest is for `verify` to report; the rows are what is left then.
+    if let Ok(manifest) = store.manifest(object) {
+        references.extend(manifest.references);
+    }
+    Ok(references)
 }
 
 /// Whether an object was published less than `grace` ago. Its times are fixed, but not that of its last change of metadata.

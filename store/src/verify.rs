@@ -86,6 +86,8 @@ pub enum Problem {
         /// The absent object.
         reference: ObjectRef,
     },
+    /// The index says something else than the manifest about what the object needs.
+    Index,
     /// It cannot be read.
     Unreadable {
         /// The system's answer.
@@ -116,6 +118,7 @@ impl fmt::Display for Problem {
             Self::Target { expected, found } => write!(f, "points to `{found}`, should point to `{expected}`"),
             Self::Manifest { reason } => write!(f, "cannot be judged: {reason}"),
             Self::Reference { reference } => write!(f, "needs `{reference}`, which is missing"),
+            Self::Index => f.write_str("has other references in the index than in its manifest"),
             Self::Unreadable { reason } => write!(f, "cannot be read: {reason}"),
         }
     }
@@ -184,6 +187,9 @@ impl ObjectStore {
             Err(other) => return Err(other),
         };
         let mut findings = Vec::new();
+        if self.index().references(&object.id)? != manifest.references.iter().cloned().collect() {
+            findings.push(finding(Problem::Index));
+        }
         for reference in &manifest.references {
             if self.find(&reference.id)?.as_ref() != Some(reference) {
                 findings.push(finding(Problem::Reference { reference: reference.clone() }));

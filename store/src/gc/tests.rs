@@ -198,6 +198,21 @@ fn a_plan_can_be_cut_and_says_what_each_removal_frees() {
 }
 
 #[test]
+fn a_lost_row_costs_no_object_and_is_found() {
+    let (_directory, store) = store();
+    let [library, application, lone] = publish(&store);
+    generation(&store, "shop", 1, &format!("../../../store/{application}"));
+    let index = rusqlite::Connection::open(store.root().join("index.sqlite")).unwrap();
+    assert_eq!(index.execute("DELETE FROM reference", []).unwrap(), 1);
+    assert_eq!(removed(&plan_later(&store, &[]).unwrap()), [lone]);
+    let findings: Vec<String> = store.verify().unwrap().iter().map(ToString::to_string).collect();
+    assert_eq!(findings, [format!("`{application}` has other references in the index than in its manifest")]);
+    store.rebuild_index().unwrap();
+    assert_eq!(store.verify().unwrap(), []);
+    assert_eq!(store.closure(&[application.clone()]).unwrap(), [library, application]);
+}
+
+#[test]
 fn a_result_is_kept_while_its_link_is_there() {
     let (directory, store) = store();
     let [library, application, lone] = publish(&store);
