@@ -54,6 +54,23 @@ fn touch_makes_its_file_and_then_has_nothing_to_do() {
 }
 
 #[test]
+fn a_service_that_is_gone_is_not_reported_as_nothing_to_do() {
+    let (world, address) = hello();
+    world.sarsen(&["deploy", "dev", "--yes"]).expect(0);
+    world.end_processes();
+    world.sarsen(&["status", "dev"]).expect(0).says("hello.service  inactive");
+    assert!(world.processes().is_empty(), "to look starts nothing");
+    world
+        .sarsen(&["plan", "dev"])
+        .expect(0)
+        .says("it runs generation 1 already, but not as it was left")
+        .says("revive  service  hello.service");
+    world.sarsen(&["deploy", "dev", "--yes"]).expect(0).says("committed  generation 1");
+    assert!(page(address).starts_with("200 "), "{}", page(address));
+    world.sarsen(&["deploy", "dev", "--yes"]).expect(0).says("nothing to do");
+}
+
+#[test]
 fn tick_writes_to_its_state_directory() {
     let world = World::of("tick");
     world.sarsen(&["deploy", "dev", "--yes"]).expect(0);

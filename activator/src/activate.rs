@@ -12,7 +12,7 @@ use sarsen_store::fsutil;
 use sarsen_store::manifest::{Identity, Manifest, Phase as HookPhase, Service};
 
 use crate::clock::milliseconds;
-use crate::diff::{ActivationPlan, Loaded, plan_activation};
+use crate::diff::{ActivationPlan, Loaded};
 use crate::error::{ActivateError, describe};
 use crate::generation::{Record, TrialResult, load_bundle};
 use crate::goback::{Verification, describe_generation};
@@ -158,21 +158,22 @@ impl Engine<'_> {
     fn prepare<'t>(&self, task: &'t Task, identity: Option<&Identity>) -> Result<Prospect<'t>, ActivateError> {
         let previous = self.profile.read_current()?;
         let (existing, new) = match task {
-            Task::Activate(activation) => {
-                if let Some(number) = previous
-                    && self.profile.read_bundle(number)? == activation.bundle
-                {
-                    return Ok(Prospect::answer(Response::Unchanged { generation: number }));
+            Task::Activate(activation) => match previous {
+                Some(number) if self.profile.read_bundle(number)? == activation.bundle => {
+                    (Some(number), self.profile.load_generation(number)?)
                 }
-                (None, load_bundle(self.profile.layout(), &activation.bundle)?)
-            }
+                _ => (None, load_bundle(self.profile.layout(), &activation.bundle)?),
+            },
             Task::Rollback { to, .. } => match self.choose_generation(*to, previous)? {
-                Ok(number) if Some(number) == previous => return Ok(Prospect::answer(Response::Unchanged { generation: number })),
                 Ok(number) => (Some(number), self.profile.load_generation(number)?),
                 Err(reason) => return Ok(Prospect::answer(Response::Refused { reasons: vec![reason] })),
             },
         };
         let old = previous.map(|number| self.profile.load_generation(number)).transpose()?;
+        let plan = self.plan(old.as_ref(), &new)?;
+        if let Some(generation) = previous.filter(|_| plan.unchanged) {
+            return Ok(Prospect::answer(Response::Unchanged { generation }));
+        }
         let mut reasons = self.find_foreign(&new.manifest, identity)?;
         if reasons.is_empty() {
             match self.machine.check_closure(&new.bundle) {
@@ -186,7 +187,6 @@ impl Engine<'_> {
         if !reasons.is_empty() {
             return Ok(Prospect::answer(Response::Refused { reasons }));
         }
-        let plan = plan_activation(old.as_ref(), &new);
         Ok(Prospect::Possible(Box::new(Prepared { trial: task.trial(), existing, new, previous, old, plan })))
     }
 
@@ -327,7 +327,11 @@ impl Engine<'_> {
             self.event(&format!("stopping {}", plan.stop.join(", ")));
             step(Step::Stop { units: plan.stop.clone() }, &|| services(manager.stop(&plan.stop, stop_time(old_services))))?;
         }
-        self.event(&format!("switching to generation {}", pending.generation));
+        if plan.repair {
+            self.event(&format!("putting generation {} right", pending.generation));
+        } else {
+            self.event(&format!("switching to generation {}", pending.generation));
+        }
         step(Step::Switch { from: pending.previous, to: pending.generation }, &|| self.profile.switch_to(Some(pending.generation)))?;
         step(Step::Install, &|| services(manager.install(&current, &new.manifest.services, old_services)))?;
         for path in plan.links_make.iter().chain(&plan.links_remove) {
@@ -339,27 +343,17 @@ impl Engine<'_> {
             self.event(&format!("reloading {}", plan.reload.join(", ")));
             step(Step::Reload { units: plan.reload.clone() }, &|| services(manager.reload(&plan.reload, START_TIME)))?;
         }
-        self.start_ended(&plan.keep)?;
+        if !plan.revive.is_empty() {
+            self.event(&format!("starting {}, which had ended", plan.revive.join(", ")));
+            // Both generations want them to run as they are, so there is nothing to undo.
+            services(manager.start(&plan.revive, START_TIME)).map_err(|error| describe(&error))?;
+        }
         if !plan.start.is_empty() {
             self.event(&format!("starting {}", plan.start.join(", ")));
             step(Step::Start { units: plan.start.clone() }, &|| services(manager.start(&plan.start, START_TIME)))?;
         }
         self.event("waiting until it is healthy");
         self.machine.wait_healthy(&new.manifest)
-    }
-
-    /// Starts those of the kept units that ended by themselves, or nothing could be deployed while one is down.
-    ///
-    /// Both generations want them to run as they are, so there is nothing to undo.
-    fn start_ended(&self, kept: &[String]) -> Result<(), String> {
-        let manager = self.machine.services();
-        let states = manager.states(kept).map_err(|error| describe(&error))?;
-        let ended: Vec<String> = states.into_iter().filter(|state| !state.active).map(|state| state.unit).collect();
-        if ended.is_empty() {
-            return Ok(());
-        }
-        self.event(&format!("starting {}, which had ended", ended.join(", ")));
-        manager.start(&ended, START_TIME).map_err(|error| describe(&error))
     }
 
     /// Writes a step down, then does it; unless the trial was given up meanwhile.

@@ -15,8 +15,10 @@ use crate::unitfile::{Change, compare_units};
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ActivationPlan {
-    /// The new bundle is the current one: nothing happens.
+    /// The new bundle is the current one and as it was left: nothing happens.
     pub unchanged: bool,
+    /// The new bundle is the current one, but not as it was left: it is put right, and no new generation is made.
+    pub repair: bool,
     /// Units that are stopped before the switch: removed ones, and changed ones (restarted by stop and start).
     pub stop: Vec<String>,
     /// Units that are started after the switch: new and changed ones.
@@ -25,6 +27,10 @@ pub struct ActivationPlan {
     pub reload: Vec<String>,
     /// Units that go on untouched.
     pub keep: Vec<String>,
+    /// Units that would go on, but have ended by themselves: they are started.
+    pub revive: Vec<String>,
+    /// State directories that are made.
+    pub directories_make: Vec<String>,
     /// Managed paths that are made or changed.
     pub links_make: Vec<String>,
     /// Managed paths that are removed.
@@ -54,6 +60,29 @@ impl Loaded {
     /// The names of the units, in the order of the manifest.
     pub fn unit_names(&self) -> Vec<String> {
         self.manifest.services.iter().map(|service| service.unit.clone()).collect()
+    }
+}
+
+/// What of a generation is not as its activation left it.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Drift {
+    /// Units that do not run.
+    pub ended: BTreeSet<String>,
+    /// Managed paths that do not lead where they should.
+    pub links: BTreeSet<String>,
+    /// State directories that are not there.
+    pub directories: BTreeSet<String>,
+}
+
+/// Adds to a plan what has drifted: of the new generation's paths and directories, and of the units that go on.
+pub fn put_right(plan: &mut ActivationPlan, new: &Manifest, drift: &Drift) {
+    (plan.revive, plan.keep) = std::mem::take(&mut plan.keep).into_iter().partition(|unit| drift.ended.contains(unit));
+    plan.directories_make = drift.directories.iter().cloned().collect();
+    let links: BTreeSet<String> = drift.links.iter().cloned().chain(std::mem::take(&mut plan.links_make)).collect();
+    plan.links_make = links.into_iter().collect();
+    let as_it_was_left = plan.revive.is_empty() && plan.links_make.is_empty() && plan.directories_make.is_empty();
+    if plan.unchanged && !as_it_was_left {
+        (plan.unchanged, plan.repair, plan.hooks) = (false, true, list_hooks(new));
     }
 }
 

@@ -159,6 +159,10 @@ impl Engine<'_> {
     }
 
     fn record_going_back(&self, pending: &Pending, reason: &str, failure: Option<&str>) {
+        if pending.previous == Some(pending.generation) {
+            // It was to be put right and is what it was before: its own record stays true.
+            return;
+        }
         let recorded = self.profile.read_record(pending.generation).and_then(|record| match record {
             Some(mut record) => {
                 record.nonce.clone_from(&pending.nonce);

@@ -8,6 +8,7 @@ pub mod binary;
 pub mod clock;
 pub mod deployment;
 pub mod diff;
+mod drift;
 pub mod error;
 pub mod generation;
 pub mod goback;

@@ -7,7 +7,7 @@
 //! whose worker was killed ends what that one left. Both leave the session in which they were started.
 //!
 //! The client starts the two when it first needs them. What should run stands in `<profile>/supervisor.json`, so that it
-//! runs again after the machine was restarted, as soon as anybody asks. A supervisor without services ends by itself.
+//! runs again with the next deployment after the machine was restarted. A supervisor without services ends by itself.
 
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -175,10 +175,11 @@ impl ServiceManager for SupervisorClient {
             pid: None,
             restarts: 0,
         };
-        if units.is_empty() || !self.place.record().exists() {
+        // To look must not change anything: a supervisor that is gone is not started, and with it its services are gone.
+        let Some(response) = messages::ask_running(&self.place, &Request::States { units: units.to_vec() })? else {
             return Ok(units.iter().map(absent).collect());
-        }
-        match self.ask(&Request::States { units: units.to_vec() })? {
+        };
+        match response {
             Response::States { states } => Ok(states.into_iter().map(UnitState::from).collect()),
             Response::Done | Response::Ending => Ok(units.iter().map(absent).collect()),
             Response::Failed { message } => {

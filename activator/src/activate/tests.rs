@@ -279,6 +279,26 @@ fn a_deployment_is_kept_when_it_is_confirmed() {
 }
 
 #[test]
+fn what_has_drifted_is_put_right_without_a_new_generation() {
+    let rig = Rig::new();
+    let one = rig.bundle("one", &["a", "b"], "/1");
+    rig.deploy(&one);
+    rig.asked();
+    *rig.manager.ended.lock().unwrap() = Some("b".to_owned());
+    statefile::remove(&rig.path("etc/app")).unwrap();
+    assert_eq!(rig.deploy(&one), committed(1));
+    assert_eq!(rig.asked(), ["hook pre for 1", "arm", "install [a b] for [a b] at gen/1", "start b", "disarm"]);
+    rig.check(Some(1), Some(1), Some("/one"));
+    assert_eq!(rig.deploy(&one), Response::Unchanged { generation: 1 });
+    // What cannot be put right is as it was before, and the generation's record stays true.
+    statefile::remove(&rig.path("etc/app")).unwrap();
+    *rig.unhealthy.borrow_mut() = Some("it does not answer".to_owned());
+    assert_eq!(rig.deploy(&one), rolled_back(Some(1), "it does not answer"));
+    rig.check(Some(1), Some(1), None);
+    assert_eq!(rig.result(1), (TrialResult::Committed, String::new()));
+}
+
+#[test]
 fn a_kept_unit_that_ended_by_itself_is_started() {
     let rig = Rig::new();
     rig.deploy(&rig.bundle("one", &["a", "b"], "/1"));

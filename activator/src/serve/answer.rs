@@ -8,7 +8,7 @@ use sarsen_store::manifest::Manifest;
 
 use super::Session;
 use crate::activate::{Engine, describe_identity};
-use crate::diff::{Loaded, plan_activation};
+use crate::diff::Loaded;
 use crate::error::{ActivateError, shorten};
 use crate::lock;
 use crate::pending::Phase;
@@ -93,7 +93,8 @@ impl Session {
         let new = Loaded { bundle: bundle.clone(), manifest: manifest.clone(), units: units.clone() };
         let current = self.profile.read_current()?;
         let old = current.map(|number| self.profile.load_generation(number)).transpose()?;
-        let plan = plan_activation(old.as_ref(), &new);
+        let engine = Engine { profile: &self.profile, machine: self.machine(), report: &|_| () };
+        let plan = engine.plan(old.as_ref(), &new)?;
         if plan.unchanged {
             return Ok(Response::Compared { plan, unmet: Vec::new() });
         }
@@ -102,7 +103,6 @@ impl Session {
             let (meant, bundle) = (describe_identity(&self.identity), describe_identity(&manifest.identity));
             unmet.push(format!("the deployment is for {meant}, the bundle is for {bundle}"));
         }
-        let engine = Engine { profile: &self.profile, machine: self.machine(), report: &|_| () };
         unmet.extend(engine.find_unmet(manifest, old.as_ref()));
         Ok(Response::Compared { plan, unmet })
     }

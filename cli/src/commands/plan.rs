@@ -128,6 +128,9 @@ fn host_text(host: &str, comparison: &Result<Comparison, CompareError>) -> Strin
         Err(CompareError::Target(_) | CompareError::Unit { .. }) => return format!("{host}: no answer\n"),
     };
     let mut text = match (comparison.plan.unchanged, comparison.current) {
+        (false, Some(current)) if comparison.plan.repair => {
+            format!("{host}: it runs generation {current} already, but not as it was left\n")
+        }
         (true, Some(current)) => format!("{host}: nothing to do, it runs generation {current} already\n"),
         (true, None) => format!("{host}: nothing to do\n"),
         (false, Some(current)) => format!("{host}: a new generation after generation {current}\n"),
@@ -154,6 +157,8 @@ fn rows(plan: &ActivationPlan) -> Vec<[String; 3]> {
     add("start", "service", &mut plan.start.iter().filter(|unit| !plan.stop.contains(unit)));
     add("restart", "service", &mut plan.start.iter().filter(|unit| plan.stop.contains(unit)));
     add("reload", "service", &mut plan.reload.iter());
+    add("revive", "service", &mut plan.revive.iter());
+    add("make", "directory", &mut plan.directories_make.iter());
     add("make", "link", &mut plan.links_make.iter());
     add("remove", "link", &mut plan.links_remove.iter());
     add("ask", "hook", &mut plan.hooks.iter());
