@@ -71,6 +71,20 @@ fn a_service_that_is_gone_is_not_reported_as_nothing_to_do() {
 }
 
 #[test]
+fn a_broken_definition_is_no_obstacle_on_the_way_back() {
+    let (world, address) = hello();
+    world.sarsen(&["deploy", "dev", "--yes"]).expect(0);
+    world.append("environments/dev/environment.toml", "greeting = \"Good evening\"\n");
+    world.sarsen(&["deploy", "dev", "--yes"]).expect(0);
+    world.append("components/hello/component.star", "oops(\n");
+    world.sarsen(&["deploy", "dev", "--yes"]).expect(2);
+    world.sarsen(&["history", "dev"]).expect(0).says("*  2  committed");
+    world.sarsen(&["rollback", "dev", "--yes"]).expect(0);
+    world.sarsen(&["status", "dev"]).expect(0).says("generation 1");
+    assert!(page(address).contains("Hello from sarsen"), "{}", page(address));
+}
+
+#[test]
 fn tick_writes_to_its_state_directory() {
     let world = World::of("tick");
     world.sarsen(&["deploy", "dev", "--yes"]).expect(0);

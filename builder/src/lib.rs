@@ -19,4 +19,4 @@ mod template;
 pub mod toolchain;
 
 pub use eval::EVALUATION_THREAD;
-pub use resolve::{Assessment, Input, assess, check, evaluate};
+pub use resolve::{Assessment, Input, assess, check, evaluate, find_fleet};

@@ -38,10 +38,59 @@ pub struct Model {
 }
 
 impl Model {
+    /// The hosts and how they are reached.
+    pub fn fleet(&self) -> Fleet {
+        let host = |host: &HostModel| FleetHost { name: host.name.clone(), fqdn: host.fqdn.clone(), ignore: host.ignore };
+        Fleet {
+            project: self.project.clone(),
+            environment: self.environment.clone(),
+            profile: self.profile.clone(),
+            root: self.root.clone(),
+            connect: self.connect,
+            jobs: self.jobs,
+            timeout_s: self.timeout_s,
+            hosts: self.hosts.iter().map(host).collect(),
+        }
+    }
+
     /// Where objects live on the targets: `<root>/store`.
     pub fn store(&self) -> String {
         format!("{}/store", self.root)
     }
+}
+
+/// The hosts of an environment and how they are reached: what is known without evaluating a component.
+///
+/// The fields are those of [`Model`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Fleet {
+    /// The project's name.
+    pub project: String,
+    /// The environment's name.
+    pub environment: String,
+    /// The profile on the targets.
+    pub profile: String,
+    /// The root of the installation on the targets.
+    pub root: String,
+    /// How targets are reached.
+    pub connect: Connect,
+    /// How many hosts are worked on at once.
+    pub jobs: u32,
+    /// How long connecting to a host may take, in seconds.
+    pub timeout_s: u32,
+    /// The hosts, in the order of their names.
+    pub hosts: Vec<FleetHost>,
+}
+
+/// A host as a target.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FleetHost {
+    /// The short name.
+    pub name: String,
+    /// The full name.
+    pub fqdn: String,
+    /// Neither connected to nor changed.
+    pub ignore: bool,
 }
 
 /// How targets are reached.

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use sarsen_activator::deployment::{Host, HostDeployment};
 use sarsen_activator::target::{Binary, Local, Ssh, Target};
-use sarsen_builder::model::{Connect, HostModel, Model};
+use sarsen_builder::model::{Connect, Fleet, FleetHost};
 use sarsen_builder::realise::Realised;
 use sarsen_store::manifest::Identity;
 
@@ -12,9 +12,9 @@ use crate::context::Context;
 use crate::error::{CommandError, Exit};
 
 /// The hosts of an environment, without the ignored ones, in the order of their names.
-pub(crate) fn hosts(context: &Context, model: &Model) -> Result<Vec<Host>, CommandError> {
-    if model.hosts.iter().all(|host| host.ignore) {
-        return Err(CommandError::new(Exit::Usage, format!("environment `{}` has no host to go to", model.environment))
+pub(crate) fn hosts(context: &Context, fleet: &Fleet) -> Result<Vec<Host>, CommandError> {
+    if fleet.hosts.iter().all(|host| host.ignore) {
+        return Err(CommandError::new(Exit::Usage, format!("environment `{}` has no host to go to", fleet.environment))
             .hint("name one in [hosts], without `ignore = true`"));
     }
     if !context.activator.is_file() {
@@ -24,16 +24,16 @@ pub(crate) fn hosts(context: &Context, model: &Model) -> Result<Vec<Host>, Comma
         )
         .hint("install sarsen-activator beside sarsen; in the source tree `cargo build --workspace` makes both"));
     }
-    let binary = match model.connect {
+    let binary = match fleet.connect {
         Connect::Local => None,
         Connect::Ssh => Some(Binary::read(&context.activator).map_err(|error| CommandError::of(Exit::Failed, &error))?),
     };
-    model.hosts.iter().filter(|host| !host.ignore).map(|host| host_of(context, model, host, binary.as_ref())).collect()
+    fleet.hosts.iter().filter(|host| !host.ignore).map(|host| host_of(context, fleet, host, binary.as_ref())).collect()
 }
 
 /// The hosts of an environment with what they shall run.
-pub(crate) fn deployments(context: &Context, model: &Model, realised: Realised) -> Result<Vec<HostDeployment>, CommandError> {
-    let hosts = hosts(context, model)?;
+pub(crate) fn deployments(context: &Context, fleet: &Fleet, realised: Realised) -> Result<Vec<HostDeployment>, CommandError> {
+    let hosts = hosts(context, fleet)?;
     let mut bundles = realised.hosts.into_iter();
     let paired = hosts.into_iter().map(|host| {
         let bundle = bundles.find(|bundle| bundle.host == host.name()).expect("bundles come in the order of the hosts");
@@ -43,28 +43,28 @@ pub(crate) fn deployments(context: &Context, model: &Model, realised: Realised) 
 }
 
 /// How many hosts are worked on at once.
-pub(crate) fn jobs(model: &Model) -> usize {
-    usize::try_from(model.jobs).unwrap_or(usize::MAX)
+pub(crate) fn jobs(fleet: &Fleet) -> usize {
+    usize::try_from(fleet.jobs).unwrap_or(usize::MAX)
 }
 
-fn host_of(context: &Context, model: &Model, host: &HostModel, binary: Option<&Binary>) -> Result<Host, CommandError> {
-    let timeout = Duration::from_secs(model.timeout_s.into());
+fn host_of(context: &Context, fleet: &Fleet, host: &FleetHost, binary: Option<&Binary>) -> Result<Host, CommandError> {
+    let timeout = Duration::from_secs(fleet.timeout_s.into());
     let target: Box<dyn Target> = match binary {
-        None => Box::new(Local { host: host.name.clone(), activator: context.activator.clone(), root: model.root.clone().into(), timeout }),
+        None => Box::new(Local { host: host.name.clone(), activator: context.activator.clone(), root: fleet.root.clone().into(), timeout }),
         Some(binary) => Box::new(Ssh {
             host: host.name.clone(),
             address: host.fqdn.parse().map_err(|error| CommandError::of(Exit::Usage, &error))?,
             command: context.ssh.clone(),
             activator: binary.clone(),
-            root: model.root.parse().map_err(|error| CommandError::of(Exit::Usage, &error))?,
+            root: fleet.root.parse().map_err(|error| CommandError::of(Exit::Usage, &error))?,
             timeout,
         }),
     };
     let identity = Identity {
-        project: model.project.clone(),
-        environment: model.environment.clone(),
+        project: fleet.project.clone(),
+        environment: fleet.environment.clone(),
         host: host.name.clone(),
-        profile: model.profile.clone(),
+        profile: fleet.profile.clone(),
     };
     Ok(Host { target, identity })
 }

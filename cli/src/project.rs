@@ -4,11 +4,11 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use sarsen_builder::diagnostic::{Diagnostic, Severity, render_diagnostics};
-use sarsen_builder::model::Model;
+use sarsen_builder::model::{Fleet, Model};
 use sarsen_builder::plan::plan;
 use sarsen_builder::realise::{BuildError, BuildEvent, Options, Realised, RecipeError, log_directory, realise};
 use sarsen_builder::snapshot::{PROJECT_FILE, Snapshot, find_project};
-use sarsen_builder::{Assessment, Input, assess, sandbox};
+use sarsen_builder::{Assessment, Input, assess, find_fleet, sandbox};
 use sarsen_store::ObjectStore;
 
 use crate::context::Context;
@@ -59,9 +59,18 @@ impl Project {
         }
         match model {
             Some(model) if errors.is_empty() => Ok(model),
-            _ => Err(CommandError::new(Exit::Usage, format!("environment `{environment}` has {}", count(errors.len(), "error")))
-                .after(self.render(context, &errors) + "\n")),
+            _ => Err(self.rejected(context, environment, &errors)),
         }
+    }
+
+    /// Finds the hosts of an environment, whatever state its components are in.
+    pub(crate) fn fleet(&self, context: &Context, environment: &str) -> Result<Fleet, CommandError> {
+        find_fleet(&self.snapshot, environment, local_root(context)?).map_err(|errors| self.rejected(context, environment, &errors))
+    }
+
+    fn rejected(&self, context: &Context, environment: &str, errors: &[Diagnostic]) -> CommandError {
+        CommandError::new(Exit::Usage, format!("environment `{environment}` has {}", count(errors.len(), "error")))
+            .after(self.render(context, errors) + "\n")
     }
 
     /// Evaluates an environment.

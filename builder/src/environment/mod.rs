@@ -129,6 +129,11 @@ impl Resolver {
 }
 
 impl Environment {
+    /// The profile on the targets: the project's name, unless the environment sets another.
+    pub(crate) fn profile<'a>(&'a self, project: &'a str) -> &'a str {
+        self.profile.as_deref().unwrap_or(project)
+    }
+
     /// The root on the targets.
     pub(crate) fn root<'a>(&'a self, local_root: &'a str) -> &'a str {
         match (&self.root, self.connect) {

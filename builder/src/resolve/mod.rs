@@ -13,7 +13,7 @@ use crate::data::Data;
 use crate::diagnostic::{Diagnostic, Severity, sort_diagnostics};
 use crate::environment::{Environment, Overrides, parse_environment, parse_project};
 use crate::eval::{ComponentInfo, Definitions, EVALUATION_THREAD, Resources, STACK_BYTES, Scene, load_definitions};
-use crate::model::{ComponentModel, HostModel, Model, Resource};
+use crate::model::{ComponentModel, Fleet, FleetHost, HostModel, Model, Resource};
 use crate::snapshot::Snapshot;
 use rounds::Instance;
 
@@ -75,6 +75,29 @@ pub fn check(snapshot: &Snapshot, environments: &[String], local_root: &str, wor
     diagnostics
 }
 
+/// Finds the hosts of one environment and how they are reached; components are not looked at, so a broken one is no obstacle.
+///
+/// Errors: what is wrong with `sarsen.toml` and the environment, in order.
+pub fn find_fleet(snapshot: &Snapshot, environment: &str, local_root: &str) -> Result<Fleet, Vec<Diagnostic>> {
+    let mut diagnostics = Vec::new();
+    let project = parse_project(snapshot, &mut diagnostics);
+    let environment = parse_environment(snapshot, environment, &mut diagnostics);
+    diagnostics.retain(|diagnostic| diagnostic.severity == Severity::Error);
+    sort_diagnostics(&mut diagnostics);
+    let (Some(project), Some(environment), true) = (project, environment, diagnostics.is_empty()) else { return Err(diagnostics) };
+    let host = |host: &crate::environment::HostEntry| FleetHost { name: host.name.clone(), fqdn: host.fqdn.clone(), ignore: host.ignore };
+    Ok(Fleet {
+        profile: environment.profile(&project.name).to_owned(),
+        project: project.name,
+        root: environment.root(local_root).to_owned(),
+        connect: environment.connect,
+        jobs: environment.jobs,
+        timeout_s: environment.timeout_s,
+        hosts: environment.hosts.iter().map(host).collect(),
+        environment: environment.name,
+    })
+}
+
 fn assess_here(input: &Input<'_>) -> Assessment {
     let mut diagnostics = Vec::new();
     let project = parse_project(input.snapshot, &mut diagnostics);
@@ -88,7 +111,7 @@ fn assess_here(input: &Input<'_>) -> Assessment {
     let attributes = attributes(input.snapshot, &environment, &definitions, &mut diagnostics);
     let consistent = diagnostics.iter().all(|diagnostic| diagnostic.severity != Severity::Error);
 
-    let profile = environment.profile.clone().unwrap_or_else(|| project.clone());
+    let profile = environment.profile(&project).to_owned();
     let root = environment.root(input.local_root).to_owned();
     let scene = Arc::new(Scene { snapshot: input.snapshot.clone(), environment, profile, root, templates: Mutex::default() });
     let mut instances = instances(&scene.environment, &definitions, &attributes);

@@ -54,7 +54,7 @@ pub(crate) fn run(arguments: &Arguments, context: &Context) -> Result<Exit, Comm
         return Err(CommandError::new(Exit::Failed, "not deployed: the answer was no"));
     }
     let options = Options {
-        jobs: jobs(&model),
+        jobs: jobs(&model.fleet()),
         confirm_timeout: Duration::from_secs(confirm_timeout.into()),
         who: context.who.clone(),
         revision: revision(&project.directory),

@@ -39,9 +39,9 @@ struct HostHistory<'a> {
 }
 
 pub(crate) fn run(arguments: &Arguments, context: &Context) -> Result<Exit, CommandError> {
-    let model = Project::open(context)?.model(context, &arguments.environment.environment)?;
-    let hosts = hosts(context, &model)?;
-    let found = history(&hosts, arguments.limit, jobs(&model));
+    let fleet = Project::open(context)?.fleet(context, &arguments.environment.environment)?;
+    let hosts = hosts(context, &fleet)?;
+    let found = history(&hosts, arguments.limit, jobs(&fleet));
     match context.format {
         Format::Json => {
             let hosts = hosts.iter().zip(&found).map(|(host, generations)| HostHistory {
@@ -49,7 +49,7 @@ pub(crate) fn run(arguments: &Arguments, context: &Context) -> Result<Exit, Comm
                 generations: generations.as_deref().ok(),
                 error: generations.as_ref().err().map(|error| chain(error)),
             });
-            context.print_json(&Report { environment: &model.environment, hosts: hosts.collect() })?;
+            context.print_json(&Report { environment: &fleet.environment, hosts: hosts.collect() })?;
         }
         Format::Text => {
             let text: String = hosts

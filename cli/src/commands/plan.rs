@@ -63,8 +63,9 @@ pub(crate) fn run(arguments: &Arguments, context: &Context) -> Result<Exit, Comm
 pub(crate) fn prepare(context: &Context, model: &Model, build_jobs: usize) -> Result<Prepared, CommandError> {
     let store = open_store(context)?;
     let realised = build(context, model, &store, build_jobs)?;
-    let hosts = deployments(context, model, realised)?;
-    let comparisons = compare(&hosts, &store, jobs(model));
+    let fleet = model.fleet();
+    let hosts = deployments(context, &fleet, realised)?;
+    let comparisons = compare(&hosts, &store, jobs(&fleet));
     Ok(Prepared { store, hosts, comparisons })
 }
 

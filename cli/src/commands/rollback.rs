@@ -33,23 +33,23 @@ pub(crate) struct Arguments {
 pub(crate) fn run(arguments: &Arguments, context: &Context) -> Result<Exit, CommandError> {
     let Consent { yes, confirm_timeout } = arguments.consent;
     context.require_consent(yes, "rollback")?;
-    let model = Project::open(context)?.model(context, &arguments.environment.environment)?;
-    let hosts = hosts(context, &model)?;
-    for line in outlook(&hosts, arguments.to, &model.environment, jobs(&model))? {
+    let fleet = Project::open(context)?.fleet(context, &arguments.environment.environment)?;
+    let hosts = hosts(context, &fleet)?;
+    for line in outlook(&hosts, arguments.to, &fleet.environment, jobs(&fleet))? {
         context.say(&line);
     }
-    if !context.consents(yes, &format!("Roll back `{}` on {}?", model.environment, count(hosts.len(), "host")))? {
+    if !context.consents(yes, &format!("Roll back `{}` on {}?", fleet.environment, count(hosts.len(), "host")))? {
         return Err(CommandError::new(Exit::Failed, "not rolled back: the answer was no"));
     }
     let options = Options {
-        jobs: jobs(&model),
+        jobs: jobs(&fleet),
         confirm_timeout: Duration::from_secs(confirm_timeout.into()),
         who: context.who.clone(),
         // What returns is an earlier source, whose revision stands in its own record.
         revision: None,
         events: &|host, message| context.say(&format!("{host}: {message}")),
     };
-    outcome::finish(context, &model.environment, &rollback(&hosts, arguments.to, &options))
+    outcome::finish(context, &fleet.environment, &rollback(&hosts, arguments.to, &options))
 }
 
 /// What the rollback will do on each host, one line each.

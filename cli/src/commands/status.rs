@@ -33,9 +33,9 @@ struct HostStatus<'a> {
 }
 
 pub(crate) fn run(arguments: &Arguments, context: &Context) -> Result<Exit, CommandError> {
-    let model = Project::open(context)?.model(context, &arguments.environment.environment)?;
-    let hosts = hosts(context, &model)?;
-    let found = status(&hosts, jobs(&model));
+    let fleet = Project::open(context)?.fleet(context, &arguments.environment.environment)?;
+    let hosts = hosts(context, &fleet)?;
+    let found = status(&hosts, jobs(&fleet));
     match context.format {
         Format::Json => {
             let hosts = hosts.iter().zip(&found).map(|(host, status)| HostStatus {
@@ -43,7 +43,7 @@ pub(crate) fn run(arguments: &Arguments, context: &Context) -> Result<Exit, Comm
                 status: status.as_ref().ok(),
                 error: status.as_ref().err().map(|error| chain(error)),
             });
-            context.print_json(&Report { environment: &model.environment, hosts: hosts.collect() })?;
+            context.print_json(&Report { environment: &fleet.environment, hosts: hosts.collect() })?;
         }
         Format::Text => {
             let text: String =
