@@ -6,7 +6,6 @@
 //!
 //! Equal work on different hosts is planned as often as it is asked for; its recipe keys are equal, so it is done once.
 
-mod collisions;
 mod graph;
 mod placeholders;
 mod python;
@@ -173,12 +172,11 @@ impl fmt::Display for Finding {
 ///
 /// Hosts that are ignored contribute only what others refer to.
 /// Errors: all findings at once: objects that need one another in a circle, entries of a tree that exclude one another, two steps that
-/// make the same object, services or links that two components of a host both declare, names that no object may have.
+/// make the same object, names that no object may have.
 pub fn plan(model: &Model) -> Result<Plan, Vec<Finding>> {
     let mut draft = Draft { store: model.store(), ..Draft::default() };
     let mut hosts = Vec::new();
     for host in &model.hosts {
-        draft.findings.extend(collisions::find(host));
         let first = draft.recipes.len();
         for component in &host.components {
             draft.add_component(host, component);

@@ -2,8 +2,7 @@
 //!
 //! `cargo bench -p sarsen-store --bench store -- WORK STORE [ARGUMENT]...` prints one line: work, wall seconds, CPU seconds (user and
 //! system, all threads), peak memory in MiB. Opening the store is part of the work. Works: `add NAME SOURCE` (durable at its end), `verify`,
-//! `gc`, `generations COUNT SOURCE` (COUNT objects that differ in one file, each under a root of its own, for `gc`), `du`. Without
-//! arguments it does nothing, so that `cargo test --benches` passes. `BENCHMARKS.md` has the figures.
+//! `gc`. Without arguments it does nothing, so that `cargo test --benches` passes. `BENCHMARKS.md` has the figures.
 
 #![expect(clippy::print_stdout, reason = "the measurement is what this program is for")]
 

@@ -116,19 +116,6 @@ fn names_that_would_collide_are_found() {
 }
 
 #[test]
-fn components_of_a_host_share_units_and_links() {
-    let link = || StepKind::Link { path: "/etc/app".to_owned(), target: "/x".to_owned() };
-    let mut both = host("a", vec![link()]);
-    let mut second = host("a", vec![file("x", "y"), link()]).components.remove(0);
-    second.name = "other".to_owned();
-    second.output = ObjectId::placeholder("a/other");
-    both.components.push(second);
-    let findings: Vec<String> = plan(&model(vec![both, host("b", vec![link()])])).unwrap_err().iter().map(Finding::to_string).collect();
-    let place = "components/app/component.star";
-    assert_eq!(findings, [format!("{place}:1: the link `/etc/app` is declared by `app` and by `other` on host `a`; {place}:2")]);
-}
-
-#[test]
 fn hosts_know_their_recipes_and_ignored_hosts_have_none() {
     let mut ignored = host("b", vec![file("x", "y")]);
     ignored.ignore = true;
