@@ -209,7 +209,7 @@ fn a_lost_row_costs_no_object_and_is_found() {
     assert_eq!(findings, [format!("`{application}` has other references in the index than in its manifest")]);
     store.rebuild_index().unwrap();
     assert_eq!(store.verify().unwrap(), []);
-    assert_eq!(store.closure(&[application.clone()]).unwrap(), [library, application]);
+    assert_eq!(store.closure(std::slice::from_ref(&application)).unwrap(), [library, application]);
 }
 
 #[test]
