@@ -8,6 +8,7 @@ pub mod diagnostic;
 pub mod environment;
 mod eval;
 mod fetch;
+pub mod language;
 pub mod model;
 pub mod plan;
 pub mod realise;

@@ -3,6 +3,7 @@
 //! Every key is known or a diagnostic with the nearest known one; every diagnostic has its place. Whether a component or an
 //! attribute exists is not known here: that is checked when the components are loaded.
 
+pub(crate) mod keys;
 mod tree;
 
 use std::collections::{BTreeMap, BTreeSet};

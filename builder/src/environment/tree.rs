@@ -191,6 +191,7 @@ impl<'a> Section<'a> {
 
     /// Takes an entry.
     pub(crate) fn take(&mut self, key: &'static str) -> Option<Node> {
+        debug_assert!(super::keys::is_declared(&self.title, key), "`{key}` of {} does not stand in environment/keys.rs", self.title);
         self.known.push(key);
         let position = self.entries.iter().position(|entry| entry.0 == key)?;
         Some(self.entries.remove(position).2)

@@ -228,10 +228,38 @@ pub(super) fn outside(what: &str) -> Failure {
 
 #[starlark_module]
 pub(super) fn builtins(builder: &mut GlobalsBuilder) {
-    /// The type of attributes whose values are secrets.
+    /// The type of attributes whose values are secrets; refused until there are secrets.
     const secret: SecretType = SecretType;
 
     /// An attribute of a component: its type, its default, what it is for.
+    ///
+    /// Every value is checked against the type, wherever it comes from; a whole number is a float too, nothing else is converted.
+    ///
+    /// # Arguments
+    /// * `type`: (type) `str`, `int`, `bool`, `float`, `list`, `dict` or `Address`
+    /// * `default`: (any) the value where nothing else is given; without a default the attribute is required
+    /// * `doc`: what it is for
+    ///
+    /// # Returns
+    /// (attribute) for `attributes` of `component`
+    ///
+    /// # Errors
+    /// * `E0302`: the type is none, or the default is not of the type
+    /// * `E0308`: the type is `secret`
+    ///
+    /// # Example
+    /// ```python
+    /// def configure(self):
+    ///     self.add(File("port", content = str(self.port)))
+    ///
+    /// Web = component(
+    ///     configure = configure,
+    ///     attributes = {
+    ///         "port": attribute(int, default = 8080, doc = "where it listens"),
+    ///         "admin": attribute(str, default = None, doc = "whom to write to; nobody if not set"),
+    ///     },
+    /// )
+    /// ```
     fn attribute<'v>(
         #[starlark(require = pos)] r#type: Value<'v>,
         #[starlark(require = named)] default: Option<Value<'v>>,
@@ -258,6 +286,36 @@ pub(super) fn builtins(builder: &mut GlobalsBuilder) {
     }
 
     /// A component: how it is configured, and with which attributes.
+    ///
+    /// Bound to a name at the top level of `components/*/component.star` it is what environments call by the lower-case of that
+    /// name. Any component can be called inside of `configure`, with attributes by name, and given to `self.add`.
+    ///
+    /// # Arguments
+    /// * `configure`: (function) called with `self`; may run several times, until what it requires no longer changes
+    /// * `attributes`: (dict of attribute) its attributes by name
+    /// * `doc`: what it is for
+    ///
+    /// # Returns
+    /// (component) the component
+    ///
+    /// # Errors
+    /// * `E0302`: an argument has the wrong type, or an attribute a name that `self` has already
+    /// * `E0305`: not at the top level of a file, or not bound to a name
+    /// * `E0306`, `E0307`: in environments the name is none, or there are two of it
+    ///
+    /// # Example
+    /// ```python
+    /// def configure_user(self):
+    ///     self.add(File("users/" + self.login, content = self.login))
+    ///
+    /// User = component(configure = configure_user, attributes = {"login": attribute(str)})
+    ///
+    /// def configure(self):
+    ///     self.add(User(login = "joe"))
+    ///     self.add(User(login = "jane"))
+    ///
+    /// Users = component(configure = configure, doc = "accounts")
+    /// ```
     fn component<'v>(
         #[starlark(require = named)] configure: Value<'v>,
         #[starlark(require = named)] attributes: Option<Value<'v>>,

@@ -18,6 +18,24 @@ use crate::model::{Step, StepKind};
 use crate::snapshot::Snapshot;
 use crate::template::Templates;
 
+/// The fields of a host: name, type, meaning.
+pub(crate) const HOST_FIELDS: [(&str, &str, &str); 6] = [
+    ("name", "str", "the short name"),
+    ("fqdn", "str", "the full name: `<name>.<host_domain>`, or the short name where there is no domain"),
+    ("platform", "str or None", "the platform, such as `debian12`"),
+    ("data", "dict", "what the environment says with `data = {...}`"),
+    ("tags", "list of str", "the environment's tags for it, sorted"),
+    ("addresses", "list of str", "its addresses in the environment's `[resolver]`"),
+];
+
+/// The fields of an environment: name, type, meaning.
+pub(crate) const ENVIRONMENT_FIELDS: [(&str, &str, &str); 4] = [
+    ("name", "str", "the name of its directory"),
+    ("service_user", "str or None", "the user services run as"),
+    ("platform", "str or None", "the platform of its hosts"),
+    ("host_domain", "str or None", "the domain of its hosts"),
+];
+
 /// What all instances of an evaluation share.
 #[derive(Debug)]
 pub(crate) struct Scene {
@@ -168,7 +186,7 @@ impl Context {
         templates.entry(directory.to_owned()).or_insert_with(|| Arc::new(Templates::new(&self.scene.snapshot, directory))).clone()
     }
 
-    /// `host` as definitions and templates see it.
+    /// `host` as definitions and templates see it; [`HOST_FIELDS`] says what the fields are.
     pub(super) fn host_fields(&self) -> Vec<(String, Data)> {
         let host = self.host();
         let resolver = &self.scene.environment.resolver;
@@ -185,10 +203,11 @@ impl Context {
             ("tags", texts(host.tags.clone())),
             ("addresses", texts(addresses.iter().map(ToString::to_string).collect())),
         ];
+        debug_assert!(fields.iter().map(|(name, _)| *name).eq(HOST_FIELDS.map(|field| field.0)), "HOST_FIELDS is the list of them");
         fields.into_iter().map(|(name, data)| (name.to_owned(), data)).collect()
     }
 
-    /// `environment` as definitions and templates see it.
+    /// `environment` as definitions and templates see it; [`ENVIRONMENT_FIELDS`] says what the fields are.
     pub(super) fn environment_fields(&self) -> Vec<(String, Data)> {
         let environment = &self.scene.environment;
         let fields = [
@@ -197,6 +216,7 @@ impl Context {
             ("platform", optional(environment.platform.as_ref())),
             ("host_domain", optional(environment.host_domain.as_ref())),
         ];
+        debug_assert!(fields.iter().map(|(name, _)| *name).eq(ENVIRONMENT_FIELDS.map(|field| field.0)), "ENVIRONMENT_FIELDS is the list");
         fields.into_iter().map(|(name, data)| (name.to_owned(), data)).collect()
     }
 

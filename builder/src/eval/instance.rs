@@ -58,20 +58,12 @@ impl<'v> StarlarkValue<'v> for Instance<'v> {
         Some(INSTANCE_METHODS.methods())
     }
 
-    fn get_attr(&self, attribute: &str, heap: Heap<'v>) -> Option<Value<'v>> {
-        match attribute {
-            "host" => Some(self.surroundings.0),
-            "environment" => Some(self.surroundings.1),
-            "features" => Some(self.surroundings.2),
-            "name" => Some(heap.alloc(self.name.as_str())),
-            "parent" => Some(self.parent.borrow().unwrap_or_else(|| heap.alloc(NoneType))),
-            _ => self.attributes.borrow().iter().find(|(name, _)| name == attribute).map(|(_, value)| *value),
-        }
+    fn get_attr(&self, attribute: &str, _heap: Heap<'v>) -> Option<Value<'v>> {
+        self.attributes.borrow().iter().find(|(name, _)| name == attribute).map(|(_, value)| *value)
     }
 
     fn dir_attr(&self) -> Vec<String> {
-        let fixed = ["host", "environment", "features", "name", "parent"].map(str::to_owned);
-        self.attributes.borrow().iter().map(|(name, _)| name.clone()).chain(fixed).collect()
+        self.attributes.borrow().iter().map(|(name, _)| name.clone()).collect()
     }
 
     fn set_attr(&self, attribute: &str, new_value: Value<'v>) -> starlark::Result<()> {
@@ -231,9 +223,75 @@ fn require_values<'v>(
     Ok(found.map(|provision| (to_value(&provision.value, eval.heap()), format!("{} on {}", provision.component, provision.host))).unzip())
 }
 
+/// The component on a host, as its `configure` function gets it.
+///
+/// It has its declared attributes with their values, and what stands here. Further attributes can be set, `self.data = ...`,
+/// for other functions of the same component and for templates.
 #[starlark_module]
 fn instance_methods(builder: &mut MethodsBuilder) {
-    /// The outermost component, which the environment names.
+    /// The name of the component, in lower case.
+    ///
+    /// # Example
+    /// ```python
+    /// self.log(self.name)
+    /// ```
+    #[starlark(attribute)]
+    fn name<'v>(this: Value<'v>) -> starlark::Result<String> {
+        Ok(instance_of(this)?.name.clone())
+    }
+
+    /// (struct) The host it is on, see "A host".
+    ///
+    /// # Example
+    /// ```python
+    /// self.log("%s is %s" % (self.host.name, self.host.fqdn))
+    /// ```
+    #[starlark(attribute)]
+    fn host<'v>(this: Value<'v>) -> starlark::Result<Value<'v>> {
+        Ok(instance_of(this)?.surroundings.0)
+    }
+
+    /// (struct) The environment it is in, see "An environment".
+    ///
+    /// # Example
+    /// ```python
+    /// level = "warning" if self.environment.name == "prod" else "debug"
+    /// self.add(File("log.conf", content = "level = %s\n" % level))
+    /// ```
+    #[starlark(attribute)]
+    fn environment<'v>(this: Value<'v>) -> starlark::Result<Value<'v>> {
+        Ok(instance_of(this)?.surroundings.1)
+    }
+
+    /// (list of str) The features that the environment chose on this host, sorted: `["jobs", "web"]` for `"shop:web", "shop:jobs"`.
+    ///
+    /// # Example
+    /// ```python
+    /// if not self.features or "web" in self.features:
+    ///     self.add(Service("web", ["/usr/bin/env", "true"]))
+    /// ```
+    #[starlark(attribute)]
+    fn features<'v>(this: Value<'v>) -> starlark::Result<Value<'v>> {
+        Ok(instance_of(this)?.surroundings.2)
+    }
+
+    /// (Component or None) The component that added this one; None for the outermost.
+    ///
+    /// # Example
+    /// ```python
+    /// self.log("outermost" if self.parent == None else "part of " + self.parent.name)
+    /// ```
+    #[starlark(attribute)]
+    fn parent<'v>(this: Value<'v>, heap: Heap<'v>) -> starlark::Result<Value<'v>> {
+        Ok(instance_of(this)?.parent.borrow().unwrap_or_else(|| heap.alloc(NoneType)))
+    }
+
+    /// (Component) The outermost component, which the environment names.
+    ///
+    /// # Example
+    /// ```python
+    /// self.log(self.root.name)
+    /// ```
     #[starlark(attribute)]
     fn root<'v>(this: Value<'v>) -> starlark::Result<Value<'v>> {
         let mut root = this;
@@ -244,6 +302,25 @@ fn instance_methods(builder: &mut MethodsBuilder) {
     }
 
     /// Adds a step or a component; gives the path, output or component that it stands for.
+    ///
+    /// A component's `configure` runs at once. Steps take effect in the order in which they are added.
+    ///
+    /// # Arguments
+    /// * `what`: (Step or Component) what a step function or a component gives
+    ///
+    /// # Returns
+    /// (any) what the step stands for, as it says; for a component itself
+    ///
+    /// # Errors
+    /// * `E0412`: a step was made and never added
+    /// * `E0413`: it was added already
+    /// * `E0414`: it is neither a step nor a component
+    ///
+    /// # Example
+    /// ```python
+    /// config = self.add(File("app.conf"))
+    /// self.add(Symlink("current.conf", config))
+    /// ```
     fn add<'v>(
         this: Value<'v>,
         #[starlark(require = pos)] what: Value<'v>,
@@ -272,7 +349,20 @@ fn instance_methods(builder: &mut MethodsBuilder) {
         Ok(what)
     }
 
-    /// Provides a value to whoever requires the key, on any host.
+    /// Provides a value to whoever requires the key, on any host of the environment.
+    ///
+    /// # Arguments
+    /// * `key`: the key, by custom `<component>:<what>`
+    /// * `value`: (any) a plain value: None, bool, int, float, str, list, dict, struct, Path or Address
+    ///
+    /// # Errors
+    /// * `E0401`: the value is not plain
+    /// * `E0502`: nobody requires it; a warning
+    ///
+    /// # Example
+    /// ```python
+    /// self.provide("web:address", Address(self.host.fqdn, self.port))
+    /// ```
     fn provide<'v>(this: Value<'v>, key: &str, value: Value<'v>, eval: &mut Evaluator<'v, '_, '_>) -> starlark::Result<NoneType> {
         instance_of(this)?;
         let data = to_data(value, &format!("the value of resource `{key}`"))?;
@@ -281,7 +371,30 @@ fn instance_methods(builder: &mut MethodsBuilder) {
         Ok(NoneType)
     }
 
-    /// All values that are provided for the key, sorted by host and component.
+    /// All values that are provided for the key, sorted by host, component and order of provision.
+    ///
+    /// The first time it may be empty: everybody is evaluated, then those are evaluated again who would now find something else, until
+    /// nothing changes. An error on the way that a missing value explains is not shown.
+    ///
+    /// # Arguments
+    /// * `key`: the key
+    /// * `host`: the short name of the only host whose values are wanted
+    /// * `strict`: whether it is an error if there is none in the end
+    ///
+    /// # Returns
+    /// (list) the values
+    ///
+    /// # Errors
+    /// * `E0501`: there is none, and `strict`
+    /// * `E0503`: the values never come to rest
+    /// * `E0504`: there is no such host
+    ///
+    /// # Example
+    /// ```python
+    /// backends = ["server %s" % address for address in self.require("backend:address")]
+    /// self.add(File("backends", content = "\n".join(backends)))
+    /// local = self.require("sidecar:port", host = self.host.name, strict = False)
+    /// ```
     fn require<'v>(
         this: Value<'v>,
         key: &str,
@@ -295,6 +408,25 @@ fn instance_methods(builder: &mut MethodsBuilder) {
     }
 
     /// The one value that is provided for the key; None if there is none and it is not strict.
+    ///
+    /// # Arguments
+    /// * `key`: the key
+    /// * `host`: the short name of the only host whose values are wanted
+    /// * `strict`: whether it is an error if there is none in the end
+    ///
+    /// # Returns
+    /// (any) the value
+    ///
+    /// # Errors
+    /// * `E0501`: there is none, and `strict`
+    /// * `E0504`: there is no such host
+    /// * `E0505`: there are several; the error names who provides them
+    ///
+    /// # Example
+    /// ```python
+    /// database = self.require_one("db:address")
+    /// self.add(File("db.conf", content = "host = %s\nport = %d\n" % (database.host, database.port)))
+    /// ```
     fn require_one<'v>(
         this: Value<'v>,
         key: &str,
@@ -317,7 +449,19 @@ fn instance_methods(builder: &mut MethodsBuilder) {
         }
     }
 
-    /// The immutable place of a file in the component's own tree.
+    /// The immutable place of a file in the component's own tree: what services use.
+    ///
+    /// # Arguments
+    /// * `path`: the file's path in the tree; the tree itself if not given
+    ///
+    /// # Errors
+    /// * `E0403`: the path is absolute or leads outside
+    ///
+    /// # Example
+    /// ```python
+    /// self.add(File("etc/include.conf", content = "x = 1\n"))
+    /// self.add(File("etc/main.conf", content = "include %s\n" % self.path("etc/include.conf")))
+    /// ```
     fn path<'v>(this: Value<'v>, #[starlark(default = "")] path: &str, eval: &mut Evaluator<'v, '_, '_>) -> starlark::Result<PathValue> {
         instance_of(this)?;
         let tree = Context::of(eval)?.tree();
@@ -327,7 +471,22 @@ fn instance_methods(builder: &mut MethodsBuilder) {
         Ok(PathValue(tree.join(path).map_err(|error| Failure::new("E0403", error.to_string()))?))
     }
 
-    /// The stable path of a file of the current generation, for people and cron.
+    /// The stable path of a file, `<root>/profiles/<profile>/current/<component>/<path>`: for people and cron.
+    ///
+    /// It stays the same when the generation changes, so what reads it all the time sees a newer file under it; services do better with
+    /// `self.path`.
+    ///
+    /// # Arguments
+    /// * `path`: the file's path in the tree; the tree itself if not given
+    ///
+    /// # Errors
+    /// * `E0403`: the path is absolute or leads outside
+    ///
+    /// # Example
+    /// ```python
+    /// self.add(File("bin/report", content = "#!/bin/sh\n", mode = 0o755))
+    /// self.log("run " + self.current("bin/report"))
+    /// ```
     fn current<'v>(this: Value<'v>, #[starlark(default = "")] path: &str, eval: &mut Evaluator<'v, '_, '_>) -> starlark::Result<String> {
         instance_of(this)?;
         let context = Context::of(eval)?;
@@ -340,7 +499,19 @@ fn instance_methods(builder: &mut MethodsBuilder) {
         Ok(format!("{base}/{path}"))
     }
 
-    /// The absolute path of a state directory that was added before.
+    /// The path of a state directory that was added before.
+    ///
+    /// # Arguments
+    /// * `name`: the state directory's name
+    ///
+    /// # Errors
+    /// * `E0415`: the component has no such state directory
+    ///
+    /// # Example
+    /// ```python
+    /// self.add(StateDirectory("data"))
+    /// self.log(str(self.state("data") / "app.db"))
+    /// ```
     fn state<'v>(this: Value<'v>, name: &str, eval: &mut Evaluator<'v, '_, '_>) -> starlark::Result<PathValue> {
         instance_of(this)?;
         let context = Context::of(eval)?;
@@ -356,7 +527,20 @@ fn instance_methods(builder: &mut MethodsBuilder) {
         Ok(PathValue(crate::data::TargetPath { base: path, object: None, rest: None }))
     }
 
-    /// The text of a file beside the definition.
+    /// The text of a file: beside the definition, or of the project as `//lib/NAME`.
+    ///
+    /// # Arguments
+    /// * `path`: the file
+    ///
+    /// # Errors
+    /// * `E0426`, `E0427`: it lies outside of the project, or does not exist
+    /// * `E0603`: it is not UTF-8
+    ///
+    /// # Example
+    /// ```python
+    /// lines = self.source("app.conf").splitlines()
+    /// self.log("%d lines" % len(lines))
+    /// ```
     fn source<'v>(this: Value<'v>, path: &str, eval: &mut Evaluator<'v, '_, '_>) -> starlark::Result<String> {
         let instance = instance_of(this)?;
         let context = Context::of(eval)?;
@@ -365,7 +549,17 @@ fn instance_methods(builder: &mut MethodsBuilder) {
         Ok(text.to_owned())
     }
 
-    /// Writes a message that is shown with the component.
+    /// Writes a message that `sarsen show` shows with the component; `print` does the same.
+    ///
+    /// Of the messages of the last evaluation at most 1,000 are kept, each of at most 4 KiB.
+    ///
+    /// # Arguments
+    /// * `message`: (any) the message
+    ///
+    /// # Example
+    /// ```python
+    /// self.log("listening on %d" % self.port)
+    /// ```
     fn log<'v>(
         this: Value<'v>,
         #[starlark(require = pos)] message: Value<'v>,
@@ -376,7 +570,19 @@ fn instance_methods(builder: &mut MethodsBuilder) {
         Ok(NoneType)
     }
 
-    /// Ends the evaluation with an error.
+    /// Ends the evaluation of this component with an error.
+    ///
+    /// # Arguments
+    /// * `message`: what is wrong
+    ///
+    /// # Errors
+    /// * `E0206`: always
+    ///
+    /// # Example
+    /// ```python
+    /// if self.port < 1024:
+    ///     self.fail("port %d needs root" % self.port)
+    /// ```
     fn fail<'v>(this: Value<'v>, #[starlark(require = pos)] message: &str) -> starlark::Result<NoneType> {
         instance_of(this)?;
         Err(Failure::new("E0206", message).into())

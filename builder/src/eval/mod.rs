@@ -16,6 +16,7 @@ mod loader;
 mod messages;
 mod nesting;
 mod parameters;
+pub(crate) mod reference;
 mod steps;
 mod values;
 
@@ -26,7 +27,7 @@ use std::sync::Arc;
 use starlark::environment::{Globals, GlobalsBuilder, LibraryExtension, Module};
 use starlark::eval::Evaluator;
 
-pub(crate) use context::Scene;
+pub(crate) use context::{ENVIRONMENT_FIELDS, HOST_FIELDS, Scene};
 pub(crate) use loader::{ComponentInfo, Definitions, load_definitions};
 
 use crate::data::Data;
@@ -133,6 +134,18 @@ pub(crate) fn evaluate_instance(scene: &Arc<Scene>, task: &Task<'_>, resources: 
     context.into_outcome(task, failure)
 }
 
+/// The limits, as a chapter of the language reference.
+pub(crate) fn limits_text() -> String {
+    format!(
+        "\n## Limits\n\nA definition that is wrong or hostile ends with an error, not with the process:\n\n\
+         | what | at most |\n|---|---|\n\
+         | steps of one evaluation (calls and turns of loops) | {TICKS_MAX} |\n\
+         | memory of one evaluation | {} MiB |\n\
+         | calls within calls | {CALLS_MAX} |\n",
+        HEAP_BYTES_MAX >> 20
+    )
+}
+
 fn limit(evaluator: &mut Evaluator<'_, '_, '_>) {
     // These refuse only zero and being set twice.
     let set = evaluator.set_max_callstack_size(CALLS_MAX).and_then(|()| evaluator.set_max_tick_count(TICKS_MAX));
@@ -156,26 +169,27 @@ fn is_starlark(path: &str) -> bool {
     std::path::Path::new(path).extension().is_some_and(|extension| extension == "star")
 }
 
+/// What definitions can use of Starlark's extensions.
+const EXTENSIONS: [LibraryExtension; 10] = [
+    LibraryExtension::StructType,
+    LibraryExtension::RecordType,
+    LibraryExtension::EnumType,
+    LibraryExtension::Typing,
+    LibraryExtension::Json,
+    LibraryExtension::SetType,
+    LibraryExtension::Map,
+    LibraryExtension::Filter,
+    LibraryExtension::Print,
+    LibraryExtension::Partial,
+];
+
 fn globals() -> Globals {
-    let extensions = [
-        LibraryExtension::StructType,
-        LibraryExtension::RecordType,
-        LibraryExtension::EnumType,
-        LibraryExtension::Typing,
-        LibraryExtension::Json,
-        LibraryExtension::SetType,
-        LibraryExtension::Map,
-        LibraryExtension::Filter,
-        LibraryExtension::Print,
-        LibraryExtension::Partial,
-    ];
-    GlobalsBuilder::extended_by(&extensions)
-        .with(component::builtins)
-        .with(values::builtins)
-        .with(steps::content)
-        .with(steps::host)
-        .with(steps::activation)
-        .build()
+    own_builtins(GlobalsBuilder::extended_by(&EXTENSIONS)).build()
+}
+
+/// What sarsen adds.
+fn own_builtins(globals: GlobalsBuilder) -> GlobalsBuilder {
+    globals.with(component::builtins).with(values::builtins).with(steps::content).with(steps::host).with(steps::activation)
 }
 
 #[cfg(test)]

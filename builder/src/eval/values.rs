@@ -71,15 +71,30 @@ impl<'v> StarlarkValue<'v> for PathValue {
     }
 }
 
+/// A place on the target: a file, a build's output, a state directory.
+///
+/// In text it is the absolute path, so `"%s" % path` and templates just work. `path / "bin/x"` goes below it; `+` with a string gives
+/// text. Paths are compared and sorted by their texts.
 #[starlark_module]
 fn path_methods(builder: &mut MethodsBuilder) {
-    /// The last component.
+    /// The last part of it.
+    ///
+    /// # Example
+    /// ```python
+    /// config = self.add(File("app.conf"))
+    /// self.log("%s in %s" % (config.name, config.parent))
+    /// ```
     #[starlark(attribute)]
     fn name(this: &PathValue) -> starlark::Result<String> {
         Ok(this.0.name().to_owned())
     }
 
-    /// The path one level up; None for the object or directory itself.
+    /// (Path or None) The path one level up; None for the tree, output or state directory itself.
+    ///
+    /// # Example
+    /// ```python
+    /// self.log((self.path("etc/app.conf").parent / "other").name)
+    /// ```
     #[starlark(attribute)]
     fn parent(this: &PathValue) -> starlark::Result<NoneOr<PathValue>> {
         Ok(NoneOr::from_option(this.0.parent().map(PathValue)))
@@ -115,27 +130,56 @@ impl<'v> StarlarkValue<'v> for AddressValue {
     }
 }
 
+/// A host and a port.
+///
+/// In text it is `host:port`, and `[host]:port` for an IPv6 address.
 #[starlark_module]
 fn address_methods(builder: &mut MethodsBuilder) {
-    /// The host as it was given.
+    /// The host as it was given, without the brackets of an IPv6 address.
+    ///
+    /// # Example
+    /// ```python
+    /// self.log(Address("www.example.net", 80).host)
+    /// ```
     #[starlark(attribute)]
     fn host(this: &AddressValue) -> starlark::Result<String> {
         Ok(this.0.host.clone())
     }
 
-    /// The port.
+    /// The port, 1 to 65535.
+    ///
+    /// # Example
+    /// ```python
+    /// self.log(str(Address("::1", 8080).port))
+    /// ```
     #[starlark(attribute)]
     fn port(this: &AddressValue) -> starlark::Result<i32> {
         Ok(i32::from(this.0.port))
     }
 
-    /// The host's first IPv4 address.
+    /// The host's first IPv4 address: itself, or as the environment's `[resolver]` has it.
+    ///
+    /// # Errors
+    /// * `E0404`: there is none
+    ///
+    /// # Example
+    /// ```python
+    /// self.log(Address("www.example.net", 80).v4)
+    /// ```
     #[starlark(attribute)]
     fn v4(this: &AddressValue) -> starlark::Result<String> {
         Ok(this.0.v4.clone().ok_or_else(|| no_address(&this.0.host, "IPv4 "))?)
     }
 
-    /// The host's first IPv6 address.
+    /// The host's first IPv6 address: itself, or as the environment's `[resolver]` has it.
+    ///
+    /// # Errors
+    /// * `E0404`: there is none
+    ///
+    /// # Example
+    /// ```python
+    /// self.log(Address("::1", 80).v6)
+    /// ```
     #[starlark(attribute)]
     fn v6(this: &AddressValue) -> starlark::Result<String> {
         Ok(this.0.v6.clone().ok_or_else(|| no_address(&this.0.host, "IPv6 "))?)
@@ -178,6 +222,18 @@ pub(super) fn to_port(number: i32) -> Result<u16, Failure> {
 #[starlark_module]
 pub(super) fn builtins(builder: &mut GlobalsBuilder) {
     /// A host and a port; in text `host:port`.
+    ///
+    /// # Arguments
+    /// * `host`: a name, or an IPv4 or IPv6 address with or without brackets
+    /// * `port`: 1 to 65535
+    ///
+    /// # Errors
+    /// * `E0405`: the host is none, or the port is none
+    ///
+    /// # Example
+    /// ```python
+    /// self.provide("web:address", Address(self.host.fqdn, self.port))
+    /// ```
     fn Address<'v>(host: &str, port: i32, eval: &mut Evaluator<'v, '_, '_>) -> starlark::Result<AddressValue> {
         let port = to_port(port)?;
         if host.is_empty() || host.contains(char::is_whitespace) || host.contains('/') {

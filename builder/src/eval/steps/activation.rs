@@ -97,6 +97,32 @@ fn tcp_probe(value: Value<'_>, resolver: &Resolver) -> Result<Probe, Failure> {
 #[starlark_module]
 pub(in crate::eval) fn builtins(builder: &mut GlobalsBuilder) {
     /// An action at activation: `verify` says by exit code 0 that there is nothing to do, `update` does it.
+    ///
+    /// Both are run with `sh -eu` in `/`, with `SARSEN_ROOT`, `SARSEN_PROFILE` and `SARSEN_GENERATION` set. Hooks of a phase run in
+    /// the order in which they were added. One that fails ends the activation, and the recorded previous generation comes back; from
+    /// `post-confirm` on nothing goes back any more.
+    ///
+    /// # Arguments
+    /// * `name`: unique in the component
+    /// * `update`: (str or Path) the commands that do it
+    /// * `verify`: (str or Path) the commands that say whether there is anything to do; if not given, there always is
+    /// * `phase`: when: `"pre-switch"`, `"post-switch"`, `"post-confirm"` or `"on-rollback"`
+    /// * `user`: the user it runs as; if not given, that of the installation
+    /// * `timeout`: seconds that each of the two may take, at most a day
+    ///
+    /// # Returns
+    /// `self.add` gives None
+    ///
+    /// # Errors
+    /// * `E0406`: the name or the user is no such name
+    /// * `E0407`: the time is out of its bounds
+    /// * `E0410`: the component has another hook of this name
+    /// * `E0424`: there is no such phase, or `update` is empty
+    ///
+    /// # Example
+    /// ```python
+    /// self.add(Hook("touch", update = "touch /tmp/asdf", verify = "test -e /tmp/asdf"))
+    /// ```
     fn Hook<'v>(
         name: &str,
         #[starlark(require = named)] update: Value<'v>,
@@ -121,7 +147,36 @@ pub(in crate::eval) fn builtins(builder: &mut GlobalsBuilder) {
         Ok(make(eval, format!("Hook `{name}`"), Declaration::Ready(kind))?)
     }
 
-    /// What must answer before the generation counts as healthy.
+    /// What must answer before the generation counts as healthy; ask one thing.
+    ///
+    /// Host names are resolved at evaluation, by `[resolver]`; `localhost` and addresses are what they are.
+    ///
+    /// # Arguments
+    /// * `name`: unique in the component
+    /// * `http`: a URL, `http://host:port/path`; the host asks itself, so `localhost` is usual
+    /// * `tcp`: (str or Address) a host and port that accepts connections
+    /// * `command`: (str or Path) a command for `sh` that ends with exit code 0
+    /// * `unit`: a unit that is active
+    /// * `status`: the HTTP status that is expected
+    /// * `timeout`: seconds after the start of the services until when it must succeed, at most a day
+    /// * `interval_ms`: milliseconds between attempts, at most ten minutes
+    /// * `successes`: how many times in a row it must succeed
+    ///
+    /// # Returns
+    /// `self.add` gives None
+    ///
+    /// # Errors
+    /// * `E0404`: the environment's `[resolver]` does not know the host
+    /// * `E0406`: the name or the unit is no such name
+    /// * `E0407`: a number is out of its bounds
+    /// * `E0410`: the component has another health check of this name
+    /// * `E0425`: none or several of the four, or a URL or address that cannot be asked
+    ///
+    /// # Example
+    /// ```python
+    /// self.add(HealthCheck("answers", http = "http://localhost:%d/" % self.port, timeout = 10))
+    /// self.add(HealthCheck("listens", tcp = Address("localhost", self.port)))
+    /// ```
     fn HealthCheck<'v>(
         name: &str,
         #[starlark(require = named, default = NoneOr::None)] http: NoneOr<&str>,

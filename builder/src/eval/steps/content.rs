@@ -149,7 +149,41 @@ fn check_variables(variables: &BTreeMap<String, String>) -> Result<(), Failure> 
 
 #[starlark_module]
 pub(in crate::eval) fn builtins(builder: &mut GlobalsBuilder) {
-    /// A regular file of the component's tree; a template unless `raw`.
+    /// A regular file of the component's tree, rendered at evaluation.
+    ///
+    /// Without any origin it is the file of the same name beside the definition. The mode on the target is 0444, or 0555 if it may be
+    /// executed: the tree is immutable and belongs to nobody.
+    ///
+    /// # Arguments
+    /// * `path`: where it lies in the tree; relative, without `..`
+    /// * `content`: the text itself, a template unless `raw`; `""` gives an empty file
+    /// * `source`: the file to take instead: beside the definition, or of the project as `//lib/NAME`; a template unless `raw`
+    /// * `template`: the same as `source`, for templates that say so in their name
+    /// * `raw`: whether the bytes are taken as they are, so that they need not be UTF-8
+    /// * `mode`: permission bits, of which only "may be executed" is kept; if not given, as the source has it
+    /// * `format`: how `data` is written: `"json"` or `"toml"`
+    /// * `data`: (any) plain values to be written in `format`
+    /// * `context`: (dict) further names for the template, beside `component`, `host` and `environment`
+    ///
+    /// # Returns
+    /// `self.add` gives its `Path`
+    ///
+    /// # Errors
+    /// * `E0409`: the path is absolute or leads outside
+    /// * `E0411`: another step has this path, or what should be a directory is none
+    /// * `E0416`: the mode has set-id bits, or nobody could read the file
+    /// * `E0417`: the data cannot be written in the format
+    /// * `E0421`: two origins, or half of one
+    /// * `E0426`, `E0427`: the source lies outside of the project, or does not exist
+    /// * `E0601` to `E0606`: the template is wrong
+    ///
+    /// # Example
+    /// ```python
+    /// self.add(File("app.conf"))
+    /// self.add(File("bin/tick", template = "tick.sh.j2", mode = 0o755))
+    /// self.add(File("motd", content = "{{ host.name }} says {{ word }}\n", context = {"word": "hello"}))
+    /// self.add(File("etc/app.json", format = "json", data = {"port": self.port}))
+    /// ```
     fn File<'v>(
         path: &str,
         #[starlark(require = named, default = NoneOr::None)] content: NoneOr<&str>,
@@ -192,13 +226,46 @@ pub(in crate::eval) fn builtins(builder: &mut GlobalsBuilder) {
         Ok(make(eval, label, Declaration::File(FileDeclaration { path, content, raw, executable, context }))?)
     }
 
-    /// An empty directory of the component's tree.
+    /// A directory of the component's tree; what is immutable is empty for ever.
+    ///
+    /// Directories above files are there anyway. Mutable data belongs into a `StateDirectory`.
+    ///
+    /// # Arguments
+    /// * `path`: where it lies in the tree; relative, without `..`
+    ///
+    /// # Returns
+    /// `self.add` gives its `Path`
+    ///
+    /// # Errors
+    /// * `E0409`: the path is absolute or leads outside
+    /// * `E0411`: the path is that of a file or link; that of another directory is fine
+    ///
+    /// # Example
+    /// ```python
+    /// self.add(Directory("etc/conf.d"))
+    /// ```
     fn Directory<'v>(path: &str, eval: &mut Evaluator<'v, '_, '_>) -> starlark::Result<StepValue> {
         let path = rel_path(path, "Directory")?;
         Ok(make(eval, format!("Directory `{path}`"), Declaration::Ready(StepKind::Directory { path }))?)
     }
 
     /// A symbolic link of the component's tree.
+    ///
+    /// # Arguments
+    /// * `path`: where it lies in the tree; relative, without `..`
+    /// * `target`: (str or Path) what it points to, as it is written into the link
+    ///
+    /// # Returns
+    /// `self.add` gives its `Path`
+    ///
+    /// # Errors
+    /// * `E0409`: the path is absolute or leads outside, or there is no target
+    /// * `E0411`: another step has this path
+    ///
+    /// # Example
+    /// ```python
+    /// self.add(Symlink("bin/python", "/usr/bin/python3"))
+    /// ```
     fn Symlink<'v>(path: &str, target: Value<'v>, eval: &mut Evaluator<'v, '_, '_>) -> starlark::Result<StepValue> {
         let path = rel_path(path, "Symlink")?;
         let target = to_text(target, "the target of a link")?;
@@ -209,6 +276,38 @@ pub(in crate::eval) fn builtins(builder: &mut GlobalsBuilder) {
     }
 
     /// A sandboxed build: a shell script that fills `$out`.
+    ///
+    /// The script runs with `sh -eu` in a directory that holds each source under its base name. It sees `/usr` of the build machine
+    /// read-only, its inputs, and nothing else; there is no network, and clock, locale, user and host name are fixed.
+    /// It is run again only if something that it sees has changed.
+    ///
+    /// # Arguments
+    /// * `name`: unique in the component; the object is called `<component>-<name>`
+    /// * `script`: the script
+    /// * `sources`: files and directories: beside the definition, or of the project as `//lib/NAME`
+    /// * `inputs`: (list of Path) objects that it may see beyond those that script and environment name
+    /// * `env`: (dict of str or Path) environment variables
+    /// * `outputs`: names of outputs, each a variable of the script; if not given, `out` alone
+    /// * `timeout`: seconds that it may take, at most a day
+    ///
+    /// # Returns
+    /// `self.add` gives the `Path` of the output, or with several outputs a struct of paths by their names
+    ///
+    /// # Errors
+    /// * `E0406`: the name is no name
+    /// * `E0407`: the time is out of its bounds
+    /// * `E0410`: the component has another build of this name
+    /// * `E0418`: an input is not the path of a file or build
+    /// * `E0419`: an output's name is no variable, or is named twice
+    /// * `E0420`: a variable's name is none, or that of an output
+    /// * `E0426`, `E0427`: a source lies outside of the project, or does not exist
+    /// * `E0428`: two sources have the same base name
+    ///
+    /// # Example
+    /// ```python
+    /// server = self.add(Build("server", "gcc -O2 -o $out/server main.c", sources = ["src/main.c"]))
+    /// self.add(Service("web", [server / "server", "--port", str(self.port)]))
+    /// ```
     fn Build<'v>(
         name: &str,
         script: &str,
@@ -238,7 +337,31 @@ pub(in crate::eval) fn builtins(builder: &mut GlobalsBuilder) {
         Ok(make(eval, format!("Build `{name}`"), Declaration::Build(declaration))?)
     }
 
-    /// A Python environment from a lock file with hashes.
+    /// A Python environment from a lock file: wheels, fetched by their hashes, installed without network.
+    ///
+    /// Every line of the lock file is `name==version --hash=sha256:...`, as `uv pip compile --generate-hashes` and
+    /// `pip-compile --generate-hashes` write it. Nothing is built from source.
+    ///
+    /// # Arguments
+    /// * `name`: unique in the component; the object is called `<component>-<name>`
+    /// * `lock`: the lock file: beside the definition, or of the project as `//lib/NAME`
+    /// * `python`: absolute path of the interpreter, on the build machine and on the target
+    ///
+    /// # Returns
+    /// `self.add` gives the environment's `Path`; programs lie in `bin`
+    ///
+    /// # Errors
+    /// * `E0406`: the name is no name
+    /// * `E0408`: the interpreter is no absolute path
+    /// * `E0410`: the component has another Python environment of this name
+    /// * `E0426`, `E0427`: the lock file lies outside of the project, or does not exist
+    /// * `E0429`: a line of it does not pin one version with hashes
+    ///
+    /// # Example
+    /// ```python
+    /// python = self.add(PythonEnv("env", lock = "requirements.lock"))
+    /// self.add(Service("app", [python / "bin/gunicorn", "app:main"]))
+    /// ```
     fn PythonEnv<'v>(
         name: &str,
         #[starlark(require = named, default = "requirements.lock")] lock: &str,

@@ -84,7 +84,47 @@ fn one_line(texts: &BTreeMap<String, String>, what: &str) -> Result<(), Failure>
 
 #[starlark_module]
 pub(in crate::eval) fn builtins(builder: &mut GlobalsBuilder) {
-    /// A long-running process.
+    /// A long-running process: a unit of systemd.
+    ///
+    /// It is started with the generation, and started anew when its unit differs from that of the generation before: another
+    /// command, environment or setting, or another file that one of these names. Where only what `reload_on` holds differs, it is reloaded.
+    ///
+    /// # Arguments
+    /// * `name`: the name; the unit is `<name>.service`, and no other component of the host can have it
+    /// * `command`: (list of str, Path, Address or int) program and arguments; the program is an absolute path
+    /// * `reload`: (list of str, Path, Address or int) what makes it read its configuration again; if not given, it is started anew
+    /// * `reload_on`: (list of str or Path) texts whose change means "reload"; name the file that it reads through `self.current(...)` in `command` then
+    /// * `env`: (dict of str or Path) environment variables
+    /// * `user`: the user it runs as; if not given, the environment's `service_user`, else that of the service manager
+    /// * `working_directory`: (str or Path) the directory it starts in, an absolute path
+    /// * `restart`: when it is started again: `"always"`, `"on-failure"` or `"no"`
+    /// * `type`: how it says that it is ready: `"simple"`, `"exec"`, `"notify"` or `"forking"`; what runs once and ends is a `Hook`
+    /// * `after`: units that are started first
+    /// * `stop_timeout`: seconds that stopping may take, at most an hour
+    /// * `settings`: (dict of str or Path) further lines of the section `[Service]`, by key
+    ///
+    /// # Returns
+    /// `self.add` gives a struct with `unit`, the name of the unit
+    ///
+    /// # Errors
+    /// * `E0402`: the command is one text and not a list
+    /// * `E0406`: the name, the user or a unit in `after` is no such name
+    /// * `E0407`: the time is out of its bounds
+    /// * `E0408`: `working_directory` is no absolute path
+    /// * `E0410`: another component of the host has a service of this name
+    /// * `E0422`: the command is empty or begins with no absolute path, or a setting is unknown or not one line
+    ///
+    /// # Example
+    /// ```python
+    /// config = self.add(File("app.conf"))
+    /// self.add(Service(
+    ///     "app",
+    ///     ["/usr/bin/env", "sleep", "infinity"],
+    ///     env = {"APP_CONFIG": config},
+    ///     restart = "on-failure",
+    ///     settings = {"LimitNOFILE": "65536"},
+    /// ))
+    /// ```
     fn Service<'v>(
         name: &str,
         command: Value<'v>,
@@ -132,7 +172,28 @@ pub(in crate::eval) fn builtins(builder: &mut GlobalsBuilder) {
         Ok(make(eval, format!("Service `{name}`"), Declaration::Ready(StepKind::Service(service)))?)
     }
 
-    /// A directory for mutable data, outside all generations.
+    /// A directory for mutable data, outside of all generations: `<root>/state/<profile>/<component>/<name>`.
+    ///
+    /// It is made when it is missing and never removed; owner and mode are kept right.
+    ///
+    /// # Arguments
+    /// * `name`: unique in the component
+    /// * `user`: the owner; if not given, the environment's `service_user`, else the user of the installation
+    /// * `mode`: permission bits, 0 to 0o1777
+    ///
+    /// # Returns
+    /// `self.add` gives its `Path`, which `self.state(name)` gives later
+    ///
+    /// # Errors
+    /// * `E0406`: the name or the user is no such name
+    /// * `E0410`: the component has another state directory of this name
+    /// * `E0416`: the mode is out of its bounds
+    ///
+    /// # Example
+    /// ```python
+    /// data = self.add(StateDirectory("data", mode = 0o700))
+    /// self.add(File("app.ini", content = "[store]\npath = %s\n" % (data / "app.db")))
+    /// ```
     fn StateDirectory<'v>(
         name: &str,
         #[starlark(require = named, default = NoneOr::None)] user: NoneOr<&str>,
@@ -147,7 +208,27 @@ pub(in crate::eval) fn builtins(builder: &mut GlobalsBuilder) {
         Ok(make(eval, format!("StateDirectory `{name}`"), declaration)?)
     }
 
-    /// A managed absolute path of the host: a symbolic link.
+    /// A managed absolute path of the host, such as `/etc/cron.d/x`: a symbolic link.
+    ///
+    /// It goes with the generation: a later one without it takes it away. A path that is there already and not ours is refused
+    /// before anything is changed.
+    ///
+    /// # Arguments
+    /// * `path`: the absolute path on the host
+    /// * `target`: (str or Path) what it points to, an absolute path
+    ///
+    /// # Returns
+    /// `self.add` gives None
+    ///
+    /// # Errors
+    /// * `E0408`: one of the paths is not absolute, or lies where no link can be
+    /// * `E0410`: another component of the host has this link
+    ///
+    /// # Example
+    /// ```python
+    /// job = self.add(File("cron", content = "17 3 * * * root /usr/bin/true\n"))
+    /// self.add(Link("/etc/cron.d/nightly", job))
+    /// ```
     fn Link<'v>(path: &str, target: Value<'v>, eval: &mut Evaluator<'v, '_, '_>) -> starlark::Result<StepValue> {
         let path = checked_absolute(path, "`Link`")?;
         if let Some(reserved) = NO_LINKS.iter().find(|reserved| path.starts_with(**reserved)) {
@@ -157,7 +238,26 @@ pub(in crate::eval) fn builtins(builder: &mut GlobalsBuilder) {
         Ok(make(eval, format!("Link `{path}`"), Declaration::Ready(StepKind::Link { path, target }))?)
     }
 
-    /// What must exist on the host before anything is changed.
+    /// What must exist on the host before anything is changed; name one thing.
+    ///
+    /// # Arguments
+    /// * `program`: a program: its name in the usual directories, or its absolute path
+    /// * `port`: a TCP port that nobody else listens on
+    /// * `user`: a user
+    ///
+    /// # Returns
+    /// `self.add` gives None
+    ///
+    /// # Errors
+    /// * `E0405`: the port is none
+    /// * `E0406`: the program or user is no such name
+    /// * `E0423`: none or several of the three
+    ///
+    /// # Example
+    /// ```python
+    /// self.add(Requirement(program = "haproxy"))
+    /// self.add(Requirement(port = self.port))
+    /// ```
     fn Requirement<'v>(
         #[starlark(require = named, default = NoneOr::None)] program: NoneOr<&str>,
         #[starlark(require = named, default = NoneOr::None)] port: NoneOr<i32>,

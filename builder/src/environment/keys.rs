@@ -1,0 +1,68 @@
+//! The keys of `sarsen.toml` and `environment.toml`: one list, which the language reference prints.
+//!
+//! A key that is read and does not stand here ends every test that reads it; a key that stands here and is not read is refused as
+//! unknown when the reference's examples are evaluated.
+
+/// One key.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Key {
+    /// The section it belongs to; [`PROJECT_FILE`](crate::snapshot::PROJECT_FILE) and `environment.toml` for the sections themselves.
+    pub(crate) section: &'static str,
+    /// Its name.
+    pub(crate) name: &'static str,
+    /// What its values are.
+    pub(crate) values: &'static str,
+    /// What holds if it is not given; empty for "nothing".
+    pub(crate) default: &'static str,
+    /// What it means.
+    pub(crate) text: &'static str,
+    /// A value as TOML has it; empty for sections.
+    pub(crate) example: &'static str,
+}
+
+/// The files, whose keys are sections.
+pub(crate) const FILES: [&str; 2] = ["sarsen.toml", "environment.toml"];
+
+/// The keys of a host that is a table.
+pub(crate) const HOST: &str = "[hosts] NAME";
+
+const fn key(
+    section: &'static str,
+    name: &'static str,
+    values: &'static str,
+    default: &'static str,
+    text: &'static str,
+    example: &'static str,
+) -> Key {
+    Key { section, name, values, default, text, example }
+}
+
+/// All keys, in the order in which they are explained.
+#[rustfmt::skip]
+pub(crate) const KEYS: &[Key] = &[
+    key("sarsen.toml", "project", "table", "", "what the project is; required", ""),
+    key("[project]", "name", "`a-z0-9-`, begins with a letter", "", "the project's name, and the profile's on the targets; required", "\"shop\""),
+    key("environment.toml", "environment", "table", "", "settings", ""),
+    key("environment.toml", "hosts", "table", "", "hosts and what runs on them", ""),
+    key("environment.toml", "components", "table", "", "attributes of components, `[components.NAME]`", ""),
+    key("environment.toml", "resolver", "table", "", "addresses of names: `\"www.example.net\" = [\"192.0.2.7\", \"2001:db8::7\"]`", ""),
+    key("[environment]", "extends", "environment", "", "the environment that this one is laid over: tables are merged, everything else is replaced", "\"base\""),
+    key("[environment]", "host_domain", "domain", "", "what short host names are completed with; a host may be written either way", "\"example.net\""),
+    key("[environment]", "platform", "`A-Za-z0-9._-`", "", "the platform of the hosts, for components to ask", "\"debian12\""),
+    key("[environment]", "service_user", "user", "that of the installation", "whom services and state directories belong to unless a step says otherwise", "\"shop\""),
+    key("[environment]", "connect", "`\"ssh\"` or `\"local\"`", "`\"ssh\"`", "how hosts are reached; `\"local\"` is this machine, and one host", "\"local\""),
+    key("[environment]", "jobs", "1 to 64", "8", "how many hosts are worked on at once", "4"),
+    key("[environment]", "timeout", "1 to 3600 seconds", "30", "how long connecting to a host may take", "10"),
+    key("[environment]", "profile", "`A-Za-z0-9._-`", "the project's name", "the profile on the targets; environments that share a host need different ones", "\"shop-dev\""),
+    key("[environment]", "root", "absolute path", "`/var/lib/sarsen`; for `\"local\"` that of the user", "where store, profiles and state live on the targets", "\"/srv/sarsen\""),
+    key(HOST, "components", "list of `\"component\"` and `\"component:feature\"`", "none", "what runs there; a host that is a list is this", "[\"web\"]"),
+    key(HOST, "data", "table", "empty", "values for components: `self.host.data`", "{ disk = \"/dev/vdb\" }"),
+    key(HOST, "tags", "list of `A-Za-z0-9._-`", "none", "names for components to ask: `self.host.tags`", "[\"db\"]"),
+    key(HOST, "ignore", "`true` or `false`", "`false`", "evaluated for the others' sake, but neither connected to nor changed", "false"),
+];
+
+/// Whether a key of a section, named by the title that messages give it, stands in the list.
+pub(crate) fn is_declared(title: &str, name: &str) -> bool {
+    let section = if title.starts_with("host `") { HOST } else { title };
+    KEYS.iter().any(|key| key.name == name && (key.section == section || section == "the file" && FILES.contains(&key.section)))
+}
