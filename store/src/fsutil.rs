@@ -121,12 +121,7 @@ pub fn append_durable(path: &Path, bytes: &[u8], mode: u32) -> Result<(), FsErro
 ///
 /// Errors: as [`FsError`], also for a longer file and for anything that is not a regular file.
 pub fn read_file_bounded(path: &Path, bytes_max: u64) -> Result<Vec<u8>, FsError> {
-    // Without NONBLOCK, opening a fifo would wait for its writer.
-    let descriptor = rustix::fs::open(path, OFlags::RDONLY | OFlags::NONBLOCK | OFlags::CLOEXEC, Mode::empty()).at("open", path)?;
-    let file = File::from(descriptor);
-    if !file.metadata().at("read", path)?.is_file() {
-        return Err(FsError::new("read", path, io::Error::other("it is not a regular file")));
-    }
+    let file = open_plain_file(path)?;
     let mut bytes = Vec::new();
     file.take(bytes_max.saturating_add(1)).read_to_end(&mut bytes).at("read", path)?;
     if bytes.len() as u64 > bytes_max {
@@ -134,6 +129,19 @@ pub fn read_file_bounded(path: &Path, bytes_max: u64) -> Result<Vec<u8>, FsError
         return Err(FsError::new("read", path, io::Error::new(io::ErrorKind::FileTooLarge, message)));
     }
     Ok(bytes)
+}
+
+/// Opens a regular file for reading.
+///
+/// Errors: as [`FsError`], also for anything that is not a regular file.
+pub(crate) fn open_plain_file(path: &Path) -> Result<File, FsError> {
+    // Without NONBLOCK, opening a fifo would wait for its writer.
+    let descriptor = rustix::fs::open(path, OFlags::RDONLY | OFlags::NONBLOCK | OFlags::CLOEXEC, Mode::empty()).at("open", path)?;
+    let file = File::from(descriptor);
+    if !file.metadata().at("read", path)?.is_file() {
+        return Err(FsError::new("read", path, io::Error::other("it is not a regular file")));
+    }
+    Ok(file)
 }
 
 /// As [`read_file_bounded`], but a missing file is nothing.

@@ -18,7 +18,6 @@ use std::time::{Duration, SystemTime};
 use crate::error::StoreError;
 use crate::fsutil::{Directory, FsError, Listed, NodeKind};
 use crate::objects::{ObjectStore, object_of_name};
-use crate::tree::EntryKind;
 use crate::verify::blob_of_name;
 use crate::{Digest, ObjectRef, fsutil};
 
@@ -252,8 +251,8 @@ fn references_first(store: &ObjectStore, roots: &[ObjectRef], all: &BTreeSet<Obj
 fn references_of(store: &ObjectStore, object: &ObjectRef) -> Result<BTreeSet<ObjectRef>, StoreError> {
     let mut references = store.index().references(&object.id)?;
     // A damaged manifest is for `verify` to report; the rows are what is left then.
-    if let Ok(manifest) = store.manifest(object) {
-        references.extend(manifest.references);
+    if let Ok(head) = store.manifest_head(object) {
+        references.extend(head.references);
     }
     Ok(references)
 }
@@ -272,10 +271,7 @@ fn is_fresh(path: &Path, now: SystemTime, grace: Duration) -> Result<bool, GcErr
 
 /// The contents that an object holds: digest, executable, size.
 fn contents_of(manifest: &crate::ObjectManifest) -> impl Iterator<Item = (Digest, bool, u64)> {
-    manifest.tree.entries().iter().filter_map(|entry| match &entry.kind {
-        EntryKind::File { size, digest, executable, self_references: _ } => Some((*digest, *executable, *size)),
-        EntryKind::Directory | EntryKind::Symlink { .. } => None,
-    })
+    manifest.tree.files().map(|(_, file)| (file.digest, file.executable, file.size))
 }
 
 /// Removes the contents that have no name but their own. Call with the publication locked, so that no transaction begins.

@@ -11,7 +11,7 @@ use std::time::Duration;
 use rusqlite::{Connection, ErrorCode, OptionalExtension, TransactionBehavior, params};
 
 use crate::error::StoreError;
-use crate::object::ObjectManifest;
+use crate::object::ManifestHead;
 use crate::{Digest, ObjectId, ObjectName, ObjectRef};
 
 /// The version of the tables, in `user_version`.
@@ -87,7 +87,7 @@ impl Index {
     }
 
     /// Adds objects; known ones are fine. Durable afterwards.
-    pub(crate) fn insert<'a>(&self, manifests: impl IntoIterator<Item = &'a ObjectManifest>) -> Result<(), StoreError> {
+    pub(crate) fn insert<'a>(&self, manifests: impl IntoIterator<Item = &'a ManifestHead>) -> Result<(), StoreError> {
         self.with(|connection| {
             let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
             insert_all(&transaction, manifests)?;
@@ -108,7 +108,7 @@ impl Index {
     }
 
     /// Replaces all objects in one step.
-    pub(crate) fn replace_all(&self, manifests: &[ObjectManifest]) -> Result<(), StoreError> {
+    pub(crate) fn replace_all(&self, manifests: &[ManifestHead]) -> Result<(), StoreError> {
         self.with(|connection| {
             let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
             transaction.execute_batch("DELETE FROM reference; DELETE FROM object;")?;
@@ -175,13 +175,10 @@ fn prepare(connection: &mut Connection) -> rusqlite::Result<i64> {
     Ok(found)
 }
 
-fn insert_all<'a>(
-    transaction: &rusqlite::Transaction<'_>,
-    manifests: impl IntoIterator<Item = &'a ObjectManifest>,
-) -> rusqlite::Result<()> {
+fn insert_all<'a>(transaction: &rusqlite::Transaction<'_>, manifests: impl IntoIterator<Item = &'a ManifestHead>) -> rusqlite::Result<()> {
     let mut object_row = transaction.prepare_cached("INSERT OR IGNORE INTO object VALUES (?1, ?2)")?;
     let mut reference_row = transaction.prepare_cached("INSERT OR IGNORE INTO reference VALUES (?1, ?2, ?3)")?;
-    for ObjectManifest { object, references, tree: _ } in manifests {
+    for ManifestHead { object, references } in manifests {
         object_row.execute(params![object.id.as_bytes(), object.name.as_str()])?;
         for ObjectRef { id, name } in references {
             reference_row.execute(params![object.id.as_bytes(), id.as_bytes(), name.as_str()])?;

@@ -4,7 +4,10 @@
 //! object holds it, and the places where it stands count instead. So an object may name its own path and still be addressed by content.
 //! FORMAT.md, sections "Object ids" and "Object manifests".
 
-use crate::canon::{DecodeError, Decoder, Encoder};
+use std::io::{self, Read, Write};
+
+use crate::canon::{DecodeError, Encoder, Items, ReadError, StreamDecoder};
+use crate::id::NAME_BYTES_MAX;
 use crate::tree::Tree;
 use crate::{ObjectId, ObjectName, ObjectRef};
 
@@ -30,15 +33,41 @@ pub struct ObjectManifest {
     pub tree: Tree,
 }
 
+/// What stands before the tree in a manifest.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ManifestHead {
+    /// The object's id and name.
+    pub object: ObjectRef,
+    /// The objects that its bytes name: sorted, none twice, itself left out.
+    pub references: Vec<ObjectRef>,
+}
+
 /// Computes the id of an object of this name, these references (sorted, without itself) and this tree.
 ///
 /// Own ids in the tree count as zeros, so any stand-in of the right length gives the same id.
 pub fn object_id(name: &ObjectName, references: &[ObjectRef], tree: &Tree) -> ObjectId {
+    let mut hasher = blake3::Hasher::new_derive_key(OBJECT_DOMAIN);
     let mut encoder = Encoder::new(OBJECT_DOMAIN);
     encoder.text(name.as_str());
     encode_references(&mut encoder, references);
-    tree.encode_for_id(&mut encoder);
-    ObjectId::from_digest(&encoder.finish())
+    tree.hash_for_id(encoder, &mut hasher);
+    ObjectId::from_digest(&hasher.finalize().into())
+}
+
+impl ManifestHead {
+    /// Reads no further than the tree, so nothing says that the content gives this id.
+    ///
+    /// `length` is that of the whole manifest. Errors: [`DecodeError`] for what [`ObjectManifest::encode`] would not have written, or what the reader says.
+    pub fn decode_from(reader: impl Read, length: u64) -> Result<Self, ReadError> {
+        Self::decode_next(&mut open(reader, length)?)
+    }
+
+    fn decode_next<R: Read>(decoder: &mut StreamDecoder<R>) -> Result<Self, ReadError> {
+        decoder.magic(OBJECT_MAGIC)?;
+        let object = decode_reference(decoder)?;
+        let references = decode_references(decoder, &object)?;
+        Ok(Self { object, references })
+    }
 }
 
 impl ObjectManifest {
@@ -47,13 +76,38 @@ impl ObjectManifest {
         object_id(&self.object.name, &self.references, &self.tree)
     }
 
+    /// What stands before the tree.
+    pub fn to_head(&self) -> ManifestHead {
+        ManifestHead { object: self.object.clone(), references: self.references.clone() }
+    }
+
     /// Writes the stored form.
     pub fn encode(&self) -> Vec<u8> {
+        let mut bytes = self.encode_head();
+        bytes.extend_from_slice(&self.tree.encode());
+        bytes
+    }
+
+    /// Writes the stored form to `writer`, in portions.
+    pub fn encode_to(&self, writer: &mut impl Write) -> io::Result<()> {
+        writer.write_all(&self.encode_head())?;
+        self.tree.encode_to(writer)
+    }
+
+    /// The length of the stored form.
+    ///
+    /// Errors: [`DecodeError::Limit`] if it is more than a manifest may have, so that nobody could read it.
+    pub fn encoded_bytes(&self) -> Result<u64, DecodeError> {
+        let length = self.encode_head().len() as u64 + self.tree.encoded_bytes();
+        check_length(length).map(|()| length)
+    }
+
+    fn encode_head(&self) -> Vec<u8> {
         let Self { object: ObjectRef { id, name }, references, tree } = self;
         let mut encoder = Encoder::new("");
         encoder.fixed(OBJECT_MAGIC.as_bytes()).fixed(id.as_bytes()).text(name.as_str());
         encode_references(&mut encoder, references);
-        encoder.bytes(&tree.encode());
+        encoder.number(tree.encoded_bytes());
         encoder.into_bytes()
     }
 
@@ -61,23 +115,48 @@ impl ObjectManifest {
     ///
     /// Errors: [`DecodeError`] for anything that [`Self::encode`] would not have written.
     pub fn decode(bytes: &[u8]) -> Result<Self, DecodeError> {
-        let length = bytes.len() as u64;
-        if length > MANIFEST_BYTES_MAX {
-            return Err(DecodeError::Limit { what: "bytes of a manifest", value: length, limit: MANIFEST_BYTES_MAX });
+        Self::decode_from(bytes, bytes.len() as u64).map_err(|error| match error {
+            ReadError::Decode(error) => error,
+            // Reading from memory cannot fail otherwise.
+            ReadError::Read(_) => DecodeError::Truncated,
+        })
+    }
+
+    /// As [`Self::decode`], from a reader of exactly `length` bytes, in portions.
+    ///
+    /// Errors: as [`Self::decode`], and what the reader says.
+    pub fn decode_from(reader: impl Read, length: u64) -> Result<Self, ReadError> {
+        let mut decoder = open(reader, length)?;
+        let ManifestHead { object, references } = ManifestHead::decode_next(&mut decoder)?;
+        let tree_bytes = decoder.number()?;
+        let left = decoder.left();
+        if tree_bytes > left {
+            return Err(DecodeError::Truncated.into());
         }
-        let mut decoder = Decoder::new(bytes);
-        decoder.magic(OBJECT_MAGIC)?;
-        let object = decode_reference(&mut decoder)?;
-        let references = decode_references(&mut decoder, &object)?;
-        let tree = Tree::decode(decoder.bytes()?)?;
+        if tree_bytes < left {
+            return Err(DecodeError::Trailing { bytes: left - tree_bytes }.into());
+        }
+        let tree = Tree::decode_next(&mut decoder)?;
         decoder.finish()?;
         let manifest = Self { object, references, tree };
         if manifest.id() != manifest.object.id {
-            return Err(DecodeError::invalid("the content does not give this id", &manifest.object.to_string()));
+            return Err(DecodeError::invalid("the content does not give this id", &manifest.object.to_string()).into());
         }
         manifest.tree.check_link_self_references(&manifest.object.id)?;
         Ok(manifest)
     }
+}
+
+fn open<R: Read>(reader: R, length: u64) -> Result<StreamDecoder<R>, DecodeError> {
+    check_length(length)?;
+    Ok(StreamDecoder::new(reader, length))
+}
+
+const fn check_length(length: u64) -> Result<(), DecodeError> {
+    if length > MANIFEST_BYTES_MAX {
+        return Err(DecodeError::Limit { what: "bytes of a manifest", value: length, limit: MANIFEST_BYTES_MAX });
+    }
+    Ok(())
 }
 
 pub(crate) fn encode_references(encoder: &mut Encoder, references: &[ObjectRef]) {
@@ -88,23 +167,24 @@ pub(crate) fn encode_references(encoder: &mut Encoder, references: &[ObjectRef])
 }
 
 /// Reads the references of `object`: sorted, none twice, itself left out.
-pub(crate) fn decode_references(decoder: &mut Decoder<'_>, object: &ObjectRef) -> Result<Vec<ObjectRef>, DecodeError> {
+pub(crate) fn decode_references<D: Items>(decoder: &mut D, object: &ObjectRef) -> Result<Vec<ObjectRef>, D::Error> {
     let count = decoder.count("references of an object", REFERENCES_MAX, 29)?;
     let mut references: Vec<ObjectRef> = Vec::with_capacity(count);
     for _ in 0..count {
         let reference = decode_reference(decoder)?;
         let sorted = references.last().is_none_or(|previous| *previous < reference);
         if !sorted || reference.id == object.id {
-            return Err(DecodeError::invalid("the references are not sorted, or hold the object itself", &reference.to_string()));
+            return Err(DecodeError::invalid("the references are not sorted, or hold the object itself", &reference.to_string()).into());
         }
         references.push(reference);
     }
     Ok(references)
 }
 
-pub(crate) fn decode_reference(decoder: &mut Decoder<'_>) -> Result<ObjectRef, DecodeError> {
+pub(crate) fn decode_reference<D: Items>(decoder: &mut D) -> Result<ObjectRef, D::Error> {
+    let unusable = "unusable object name";
     let id = ObjectId::from_bytes(decoder.array()?);
-    let text = decoder.text()?;
-    let name = text.parse().map_err(|_| DecodeError::invalid("unusable object name", text))?;
+    let text = decoder.short_text(NAME_BYTES_MAX, unusable)?;
+    let name = text.parse().map_err(|_| DecodeError::invalid(unusable, &text))?;
     Ok(ObjectRef { id, name })
 }

@@ -6,6 +6,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsStr;
+use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
@@ -13,10 +14,11 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use crate::canon::ReadError;
 use crate::error::StoreError;
 use crate::fsutil::{self, Directory, FileLock, FsError, IoResultExt, LockError};
 use crate::index::Index;
-use crate::object::{MANIFEST_BYTES_MAX, ObjectManifest};
+use crate::object::{ManifestHead, ObjectManifest};
 use crate::stat_cache::StatCache;
 use crate::transaction::Transaction;
 use crate::{Digest, ObjectId, ObjectName, ObjectRef, recovery};
@@ -143,15 +145,33 @@ impl ObjectStore {
     ///
     /// Errors: [`StoreError::Missing`]; [`StoreError::Damaged`] if the manifest is not canonical or not that object's.
     pub fn manifest(&self, object: &ObjectRef) -> Result<ObjectManifest, StoreError> {
-        let path = self.manifest_path(&object.id);
-        let bytes = fsutil::read_file_if_exists(&path, MANIFEST_BYTES_MAX)?;
-        let bytes = bytes.ok_or_else(|| StoreError::Missing { object: object.to_string() })?;
-        let manifest = ObjectManifest::decode(&bytes).map_err(|source| StoreError::Damaged { object: object.clone(), source })?;
+        let manifest = self.read_manifest(object, ObjectManifest::decode_from)?;
         if manifest.object == *object {
             Ok(manifest)
         } else {
             Err(StoreError::WrongId { object: object.clone(), found: manifest.object.id })
         }
+    }
+
+    /// Reads what an object refers to, and nothing of its tree: cheap, but nothing says that its content gives its id.
+    ///
+    /// Errors: as [`Self::manifest`].
+    pub fn manifest_head(&self, object: &ObjectRef) -> Result<ManifestHead, StoreError> {
+        let head = self.read_manifest(object, ManifestHead::decode_from)?;
+        if head.object == *object { Ok(head) } else { Err(StoreError::WrongId { object: object.clone(), found: head.object.id }) }
+    }
+
+    fn read_manifest<T>(&self, object: &ObjectRef, decode: impl FnOnce(File, u64) -> Result<T, ReadError>) -> Result<T, StoreError> {
+        let path = self.manifest_path(&object.id);
+        let file = match fsutil::open_plain_file(&path) {
+            Err(error) if error.is_missing() => return Err(StoreError::Missing { object: object.to_string() }),
+            opened => opened?,
+        };
+        let length = file.metadata().at("inspect", &path)?.len();
+        decode(file, length).map_err(|error| match error {
+            ReadError::Decode(source) => StoreError::Damaged { object: object.clone(), source },
+            ReadError::Read(source) => FsError::new("read", &path, source).into(),
+        })
     }
 
     /// All objects that `roots` need, themselves included.

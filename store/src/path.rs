@@ -26,6 +26,11 @@ pub const PATH_BYTES_MAX: usize = 3800;
 pub struct RelPath(String);
 
 impl RelPath {
+    /// Takes a text that is known to be a path: it was one before it was stored in a tree.
+    pub(crate) const fn of_checked(text: String) -> Self {
+        Self(text)
+    }
+
     /// The text of the path.
     pub fn as_str(&self) -> &str {
         &self.0
@@ -71,32 +76,38 @@ impl FromStr for RelPath {
     type Err = InvalidPath;
 
     fn from_str(text: &str) -> Result<Self, InvalidPath> {
-        let refuse = |reason| Err(InvalidPath { path: text.chars().take(200).collect(), reason });
-        if text.is_empty() {
-            return refuse("it is empty");
-        }
-        if text.starts_with('/') {
-            return refuse("it is absolute");
-        }
-        if text.len() > PATH_BYTES_MAX {
-            return refuse("it is longer than 3800 bytes");
-        }
-        if text.contains('\0') {
-            return refuse("it holds a NUL byte");
-        }
-        if text.split('/').count() > DEPTH_MAX {
-            return refuse("it is deeper than 128 levels");
-        }
-        for component in text.split('/') {
-            match component {
-                "" => return refuse("it has an empty component"),
-                "." | ".." => return refuse("it has a component `.` or `..`"),
-                long if long.len() > COMPONENT_BYTES_MAX => return refuse("a component is longer than 255 bytes"),
-                _ => {}
-            }
-        }
+        check_path(text)?;
         Ok(Self(text.to_owned()))
     }
+}
+
+/// Checks that a text is a path, without making one.
+pub(crate) fn check_path(text: &str) -> Result<(), InvalidPath> {
+    let refuse = |reason| Err(InvalidPath { path: text.chars().take(200).collect(), reason });
+    if text.is_empty() {
+        return refuse("it is empty");
+    }
+    if text.starts_with('/') {
+        return refuse("it is absolute");
+    }
+    if text.len() > PATH_BYTES_MAX {
+        return refuse("it is longer than 3800 bytes");
+    }
+    if text.contains('\0') {
+        return refuse("it holds a NUL byte");
+    }
+    if text.split('/').count() > DEPTH_MAX {
+        return refuse("it is deeper than 128 levels");
+    }
+    for component in text.split('/') {
+        match component {
+            "" => return refuse("it has an empty component"),
+            "." | ".." => return refuse("it has a component `.` or `..`"),
+            long if long.len() > COMPONENT_BYTES_MAX => return refuse("a component is longer than 255 bytes"),
+            _ => {}
+        }
+    }
+    Ok(())
 }
 
 impl fmt::Display for RelPath {

@@ -11,7 +11,7 @@ use crate::ObjectRef;
 use crate::error::StoreError;
 use crate::fsutil::{self, Directory, LockError};
 use crate::index::{Index, is_corruption};
-use crate::object::ObjectManifest;
+use crate::object::ManifestHead;
 use crate::objects::{ObjectStore, object_of_name, publication_path};
 
 /// How long to wait for others before an index is made or replaced.
@@ -98,7 +98,7 @@ fn adopt(store: &ObjectStore, objects: &[&ObjectRef]) -> Result<(), StoreError> 
             Ok(manifest) => {
                 // The last step of publishing that a crash may have cut off.
                 Directory::open(&store.object_path(object))?.freeze()?;
-                manifests.push(manifest);
+                manifests.push(manifest.to_head());
             }
             Err(StoreError::Missing { .. } | StoreError::Damaged { .. } | StoreError::WrongId { .. }) => {
                 store.move_to_trash(&store.object_path(object))?;
@@ -114,7 +114,9 @@ fn adopt(store: &ObjectStore, objects: &[&ObjectRef]) -> Result<(), StoreError> 
 /// Makes the index anew from the manifests on disk.
 pub(crate) fn rebuild_index(store: &ObjectStore) -> Result<u64, StoreError> {
     let _publication = store.lock_publication()?;
-    let manifests: Vec<ObjectManifest> = objects_on_disk(store)?.iter().map(|object| store.manifest(object)).collect::<Result<_, _>>()?;
+    // Trees are read to be checked, one after the other, and not kept.
+    let read = |object: &ObjectRef| store.manifest(object).map(|manifest| manifest.to_head());
+    let manifests: Vec<ManifestHead> = objects_on_disk(store)?.iter().map(read).collect::<Result<_, _>>()?;
     fsutil::sync_file_system(store.root())?;
     store.index().replace_all(&manifests)?;
     Ok(manifests.len() as u64)

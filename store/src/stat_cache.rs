@@ -12,7 +12,7 @@ use std::time::Duration;
 use rusqlite::{Connection, OptionalExtension, TransactionBehavior, params};
 
 use crate::Digest;
-use crate::canon::{Decoder, Encoder};
+use crate::canon::{Decoder, Encoder, Items};
 use crate::fsutil::{self, Stamp};
 
 /// The version of the table, in `user_version`.

@@ -189,11 +189,13 @@ impl Transaction {
         let mut staging = Staging::begin(&self.store, &mut self.contents, &candidates, &path)?;
         let filled = fill(&mut staging).and_then(|()| {
             let unusable = |source| StoreError::Unusable { name: name.to_string(), source };
-            let tree = Tree::new(staging.entries_for_id()).map_err(unusable)?;
+            let mut tree = staging.tree_for_id().map_err(unusable)?;
             let references = staging.references();
             let id = object_id(name, &references, &tree);
-            let tree = Tree::new(staging.finish(&id)?).map_err(unusable)?;
-            Ok(ObjectManifest { object: ObjectRef { id, name: name.clone() }, references, tree })
+            staging.finish(&mut tree, &id)?;
+            let manifest = ObjectManifest { object: ObjectRef { id, name: name.clone() }, references, tree };
+            manifest.encoded_bytes().map_err(unusable)?;
+            Ok(manifest)
         });
         match filled {
             Ok(manifest) => self.stage_object(path, manifest),
@@ -213,7 +215,7 @@ impl Transaction {
             return Ok(object);
         }
         let manifest_path = self.fresh_path("manifest");
-        staging::write_manifest(&manifest_path, &manifest.encode())?;
+        staging::write_manifest(&manifest_path, &manifest)?;
         self.staged.insert(object.clone(), Staged { path, manifest_path, manifest });
         Ok(object)
     }

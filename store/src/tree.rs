@@ -4,17 +4,30 @@
 //! [`Tree::decode`] refuses everything that [`Tree::encode`] would not write, so a tree has exactly one spelling.
 //! FORMAT.md, section "Trees".
 
-use std::collections::BTreeSet;
+mod builder;
+mod codec;
+mod compact;
 
-use crate::canon::{DecodeError, Decoder, Encoder};
+use std::fmt;
+use std::ops::Range;
+use std::sync::Arc;
+
+use crate::canon::DecodeError;
 use crate::id::ID_CHARS;
 use crate::{Digest, ObjectId, RelPath};
+
+pub(crate) use builder::TreeBuilder;
+use compact::Compact;
+pub use compact::Cursor;
 
 /// The first bytes of an encoded tree; the last is the version.
 pub const TREE_MAGIC: &str = "SRT1";
 
-/// The most entries of one object. A large `node_modules` has a tenth of it; memory for a tree of this size is about 200 MB.
+/// The most entries of one object. A large `node_modules` has a tenth of it; memory for a tree of this size is about 55 MB.
 pub const ENTRIES_MAX: u64 = 1_000_000;
+
+/// The longest tree, in bytes as stored: a million entries of 250 bytes, about 80 and a path each.
+pub const TREE_BYTES_MAX: u64 = 256 << 20;
 
 /// The most references of an object to itself, over all files and links. Above it, paths are data, not references.
 pub const SELF_REFERENCES_MAX: u64 = 1 << 20;
@@ -31,9 +44,11 @@ pub(crate) const SELF_ZEROS: [u8; ID_CHARS] = [b'0'; ID_CHARS];
 /// The content of one object.
 ///
 /// Shape: entries sorted by the bytes of their paths, no path twice, every parent listed as a directory.
-#[derive(Debug, Clone, PartialEq, Eq)]
+/// A clone shares the memory, which is about 55 bytes an entry.
+#[derive(Clone, PartialEq, Eq)]
 pub struct Tree {
-    entries: Vec<Entry>,
+    compact: Arc<Compact>,
+    encoded_bytes: u64,
 }
 
 /// One line of a tree.
@@ -70,6 +85,40 @@ pub enum EntryKind {
     },
 }
 
+/// An entry where it stands in its tree, for loops that need nothing to keep.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct EntryView<'a> {
+    /// Its position in the tree.
+    pub position: usize,
+    /// Where it is, below the object's top.
+    pub path: &'a str,
+    /// What it is.
+    pub kind: KindView<'a>,
+}
+
+/// What an entry is, as [`EntryKind`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[expect(missing_docs, reason = "the fields are those of EntryKind")]
+pub enum KindView<'a> {
+    /// A directory.
+    Directory,
+    /// A regular file.
+    File { size: u64, digest: &'a Digest, executable: bool, self_references: Option<&'a SelfReferences> },
+    /// A symbolic link.
+    Symlink { target: &'a str, self_offsets: &'a [u64] },
+}
+
+/// What a file is, without its path.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct FileFacts {
+    /// The length in bytes.
+    pub size: u64,
+    /// The digest of the bytes as they are on disk.
+    pub digest: Digest,
+    /// Whether the mode is 0555.
+    pub executable: bool,
+}
+
 /// Where a file names its own object.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct SelfReferences {
@@ -79,101 +128,178 @@ pub struct SelfReferences {
     pub modulo: Digest,
 }
 
+impl Entry {
+    /// The entry as a tree would lend it out.
+    fn kind_view(&self) -> KindView<'_> {
+        match &self.kind {
+            EntryKind::Directory => KindView::Directory,
+            EntryKind::File { size, digest, executable, self_references } => {
+                KindView::File { size: *size, digest, executable: *executable, self_references: self_references.as_ref() }
+            }
+            EntryKind::Symlink { target, self_offsets } => KindView::Symlink { target, self_offsets },
+        }
+    }
+}
+
+impl EntryView<'_> {
+    /// The entry as a value of its own.
+    pub fn to_entry(self) -> Entry {
+        let kind = match self.kind {
+            KindView::Directory => EntryKind::Directory,
+            KindView::File { size, digest, executable, self_references } => {
+                EntryKind::File { size, digest: *digest, executable, self_references: self_references.cloned() }
+            }
+            KindView::Symlink { target, self_offsets } => {
+                EntryKind::Symlink { target: target.to_owned(), self_offsets: self_offsets.to_vec() }
+            }
+        };
+        Entry { path: self.to_path(), kind }
+    }
+
+    /// The path as a value of its own.
+    pub fn to_path(self) -> RelPath {
+        RelPath::of_checked(self.path.to_owned())
+    }
+}
+
 impl Tree {
     /// Makes a tree of entries in any order.
     ///
     /// Errors: [`DecodeError`] names the first rule that the entries break.
     pub fn new(mut entries: Vec<Entry>) -> Result<Self, DecodeError> {
         entries.sort();
-        check(&entries)?;
-        Ok(Self { entries })
+        let mut builder = TreeBuilder::new();
+        for entry in &entries {
+            builder.push(entry.path.as_str(), entry.kind_view())?;
+        }
+        builder.finish()
     }
 
-    /// The entries, in order.
-    pub fn entries(&self) -> &[Entry] {
-        &self.entries
+    /// The number of entries.
+    pub fn len(&self) -> usize {
+        self.compact.len()
+    }
+
+    /// Whether there is no entry.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// The entries, in order. For a loop over many, [`Self::cursor`] and [`Self::files`] are cheaper.
+    pub fn entries(&self) -> Entries<'_> {
+        Entries { left: self.len(), cursor: self.cursor() }
+    }
+
+    /// Goes through the entries, in order, without making a value for each.
+    pub fn cursor(&self) -> Cursor<'_> {
+        self.cursor_at(0)
+    }
+
+    /// As [`Self::cursor`], from a position on.
+    pub fn cursor_at(&self, position: usize) -> Cursor<'_> {
+        Cursor::new(&self.compact, position)
+    }
+
+    /// The files with their positions, in order, without their paths.
+    pub fn files(&self) -> impl Iterator<Item = (usize, FileFacts)> {
+        (0..self.len()).filter_map(|position| self.file(position).map(|facts| (position, facts)))
+    }
+
+    /// The file at a position, if it is one.
+    pub fn file(&self, position: usize) -> Option<FileFacts> {
+        self.compact.file(position)
+    }
+
+    /// The entry at a position.
+    pub fn entry(&self, position: usize) -> Option<Entry> {
+        self.cursor_at(position).next().map(EntryView::to_entry)
+    }
+
+    /// The path at a position.
+    pub fn path(&self, position: usize) -> Option<RelPath> {
+        self.cursor_at(position).next().map(EntryView::to_path)
+    }
+
+    /// The position of `path`, if it is listed.
+    pub fn position(&self, path: &str) -> Option<usize> {
+        self.compact.position(path).ok()
     }
 
     /// The entry at `path`, if there is one.
-    pub fn get(&self, path: &RelPath) -> Option<&Entry> {
-        self.entries.binary_search_by(|entry| entry.path.cmp(path)).ok().map(|position| &self.entries[position])
+    pub fn get(&self, path: &RelPath) -> Option<Entry> {
+        self.entry(self.position(path.as_str())?)
+    }
+
+    /// The positions of all that is below the directory at a position; it does not always follow at once, as `a-b` comes before `a/b`.
+    pub fn below(&self, position: usize) -> Range<usize> {
+        let Some(path) = self.path(position).filter(|_| self.compact.is_directory(position)) else { return 0..0 };
+        // No path ends in `/`, and `0` is the byte that follows it.
+        let find = |end: char| self.compact.position(&format!("{path}{end}")).unwrap_or_else(|place| place);
+        find('/')..find('0')
     }
 
     /// The sum of the files' sizes, in bytes.
     pub fn file_bytes(&self) -> u64 {
-        self.entries.iter().fold(0, |sum, entry| match &entry.kind {
-            EntryKind::File { size, .. } => sum.saturating_add(*size),
-            EntryKind::Directory | EntryKind::Symlink { .. } => sum,
-        })
+        self.files().fold(0, |sum, (_, file)| sum.saturating_add(file.size))
     }
 
-    /// Writes the stored form.
-    pub fn encode(&self) -> Vec<u8> {
-        let mut encoder = Encoder::new("");
-        encoder.fixed(TREE_MAGIC.as_bytes()).count(self.entries.len());
-        for entry in &self.entries {
-            encode_entry(&mut encoder, entry);
-        }
-        encoder.into_bytes()
-    }
-
-    /// Reads the stored form.
-    ///
-    /// Errors: [`DecodeError`] for anything that [`Self::encode`] would not have written.
-    pub fn decode(bytes: &[u8]) -> Result<Self, DecodeError> {
-        let mut decoder = Decoder::new(bytes);
-        decoder.magic(TREE_MAGIC)?;
-        // The shortest entry is a directory of one letter: tag, length, letter.
-        let count = decoder.count("entries of a tree", ENTRIES_MAX, 10)?;
-        let mut entries = Vec::with_capacity(count);
-        for _ in 0..count {
-            entries.push(decode_entry(&mut decoder)?);
-        }
-        decoder.finish()?;
-        check(&entries)?;
-        Ok(Self { entries })
-    }
-
-    /// Appends the form that an id is computed from: digests and targets with the own id zeroed out.
-    pub(crate) fn encode_for_id(&self, encoder: &mut Encoder) {
-        encoder.count(self.entries.len());
-        for Entry { path, kind } in &self.entries {
-            encoder.tag(tag_of(kind)).text(path.as_str());
-            match kind {
-                EntryKind::Directory => {}
-                EntryKind::File { size, digest, executable: _, self_references } => {
-                    let (content, offsets) = match self_references {
-                        Some(SelfReferences { offsets, modulo }) => (modulo, offsets.as_slice()),
-                        None => (digest, [].as_slice()),
-                    };
-                    encoder.number(*size).digest(content);
-                    encode_offsets(encoder, offsets);
-                }
-                EntryKind::Symlink { target, self_offsets } => {
-                    let mut zeroed = target.clone().into_bytes();
-                    write_at(&mut zeroed, self_offsets, SELF_ZEROS);
-                    encoder.bytes(&zeroed);
-                    encode_offsets(encoder, self_offsets);
-                }
+    /// Fills the object's id in: into links at once, into files by `write`, which returns the digest of the final bytes. Links are handed on, too.
+    pub(crate) fn fill_in<E>(&mut self, id: &ObjectId, mut write: impl FnMut(&Entry) -> Result<Option<Digest>, E>) -> Result<(), E> {
+        let chars = id.to_string();
+        for position in self.compact.self_referring() {
+            let compact = Arc::make_mut(&mut self.compact);
+            compact.write_into_target(position, &chars);
+            let Some(entry) = Cursor::new(compact, position).next().map(EntryView::to_entry) else { continue };
+            if let Some(digest) = write(&entry)? {
+                compact.set_digest(position, digest);
             }
         }
+        Ok(())
     }
 
     /// Checks that the own id stands where links say that it does. Files are checked by who has their bytes.
     pub(crate) fn check_link_self_references(&self, id: &ObjectId) -> Result<(), DecodeError> {
-        for Entry { path, kind } in &self.entries {
-            if let EntryKind::Symlink { target, self_offsets } = kind {
-                let stands = |offset: &u64| {
-                    usize::try_from(*offset).ok().and_then(|start| target.as_bytes().get(start..start + ID_CHARS)) == Some(&id.to_chars())
-                };
-                if !self_offsets.iter().all(stands) {
-                    return Err(DecodeError::invalid("the own id is not where the link says", path.as_str()));
-                }
+        for position in self.compact.self_referring() {
+            let Some(Entry { path, kind: EntryKind::Symlink { target, self_offsets } }) = self.entry(position) else { continue };
+            let stands = |offset: &u64| {
+                usize::try_from(*offset).ok().and_then(|start| target.as_bytes().get(start..start + ID_CHARS)) == Some(&id.to_chars())
+            };
+            if !self_offsets.iter().all(stands) {
+                return Err(DecodeError::invalid("the own id is not where the link says", path.as_str()));
             }
         }
         Ok(())
     }
 }
+
+impl fmt::Debug for Tree {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_list().entries(self.entries()).finish()
+    }
+}
+
+/// The entries of a tree, in order.
+#[derive(Debug)]
+pub struct Entries<'a> {
+    cursor: Cursor<'a>,
+    left: usize,
+}
+
+impl Iterator for Entries<'_> {
+    type Item = Entry;
+
+    fn next(&mut self) -> Option<Entry> {
+        let entry = self.cursor.next().map(EntryView::to_entry);
+        self.left = self.left.saturating_sub(1);
+        entry
+    }
+
+    fn size_hint(&self) -> (usize, Option<usize>) {
+        (self.left, Some(self.left))
+    }
+}
+
+impl ExactSizeIterator for Entries<'_> {}
 
 /// Overwrites 32 bytes at each offset; offsets beyond the end are left out.
 pub(crate) fn write_at(bytes: &mut [u8], offsets: &[u64], chars: [u8; ID_CHARS]) {
@@ -182,139 +308,6 @@ pub(crate) fn write_at(bytes: &mut [u8], offsets: &[u64], chars: [u8; ID_CHARS])
             place.copy_from_slice(&chars);
         }
     }
-}
-
-const fn tag_of(kind: &EntryKind) -> u8 {
-    match kind {
-        EntryKind::Directory => 0,
-        EntryKind::File { executable: false, .. } => 1,
-        EntryKind::File { executable: true, .. } => 2,
-        EntryKind::Symlink { .. } => 3,
-    }
-}
-
-fn encode_offsets(encoder: &mut Encoder, offsets: &[u64]) {
-    encoder.count(offsets.len());
-    for offset in offsets {
-        encoder.number(*offset);
-    }
-}
-
-fn encode_entry(encoder: &mut Encoder, Entry { path, kind }: &Entry) {
-    encoder.tag(tag_of(kind)).text(path.as_str());
-    match kind {
-        EntryKind::Directory => {}
-        EntryKind::File { size, digest, executable: _, self_references } => {
-            encoder.number(*size).digest(digest);
-            match self_references {
-                Some(SelfReferences { offsets, modulo }) => {
-                    encode_offsets(encoder, offsets);
-                    encoder.digest(modulo);
-                }
-                None => encode_offsets(encoder, &[]),
-            }
-        }
-        EntryKind::Symlink { target, self_offsets } => {
-            encoder.text(target);
-            encode_offsets(encoder, self_offsets);
-        }
-    }
-}
-
-fn decode_offsets(decoder: &mut Decoder<'_>) -> Result<Vec<u64>, DecodeError> {
-    let count = decoder.count("references of an object to itself", SELF_REFERENCES_MAX, 8)?;
-    (0..count).map(|_| decoder.number()).collect()
-}
-
-fn decode_entry(decoder: &mut Decoder<'_>) -> Result<Entry, DecodeError> {
-    let tag = decoder.tag()?;
-    let text = decoder.text()?;
-    let path: RelPath = text.parse().map_err(|_| DecodeError::invalid("unusable path", text))?;
-    let kind = match tag {
-        0 => EntryKind::Directory,
-        1 | 2 => {
-            let size = decoder.number()?;
-            let digest = decoder.digest()?;
-            let offsets = decode_offsets(decoder)?;
-            let self_references = if offsets.is_empty() { None } else { Some(SelfReferences { offsets, modulo: decoder.digest()? }) };
-            EntryKind::File { size, digest, executable: tag == 2, self_references }
-        }
-        3 => {
-            let target = decoder.text()?.to_owned();
-            EntryKind::Symlink { target, self_offsets: decode_offsets(decoder)? }
-        }
-        _ => return Err(DecodeError::invalid("unknown kind of entry", path.as_str())),
-    };
-    Ok(Entry { path, kind })
-}
-
-/// Checks every rule of a tree, on entries in their final order.
-fn check(entries: &[Entry]) -> Result<(), DecodeError> {
-    let count = entries.len() as u64;
-    if count > ENTRIES_MAX {
-        return Err(DecodeError::Limit { what: "entries of a tree", value: count, limit: ENTRIES_MAX });
-    }
-    let mut directories = BTreeSet::new();
-    let mut previous: Option<&RelPath> = None;
-    let mut self_references = 0u64;
-    for Entry { path, kind } in entries {
-        let text = path.as_str();
-        if previous.is_some_and(|previous| previous == path) {
-            return Err(DecodeError::invalid("the same path twice", text));
-        }
-        if previous.is_some_and(|previous| previous > path) {
-            return Err(DecodeError::invalid("the paths are not sorted", text));
-        }
-        if text.rsplit_once('/').is_some_and(|(parent, _)| !directories.contains(parent)) {
-            return Err(DecodeError::invalid("the parent is not listed as a directory", text));
-        }
-        self_references += check_kind(text, kind)?;
-        if self_references > SELF_REFERENCES_MAX {
-            let (what, limit) = ("references of an object to itself", SELF_REFERENCES_MAX);
-            return Err(DecodeError::Limit { what, value: self_references, limit });
-        }
-        if matches!(kind, EntryKind::Directory) {
-            directories.insert(text);
-        }
-        previous = Some(path);
-    }
-    Ok(())
-}
-
-/// Checks one entry; returns how many references to itself it holds.
-fn check_kind(path: &str, kind: &EntryKind) -> Result<u64, DecodeError> {
-    match kind {
-        EntryKind::Directory => Ok(0),
-        EntryKind::File { size, digest: _, executable: _, self_references } => {
-            if *size > FILE_BYTES_MAX {
-                return Err(DecodeError::Limit { what: "bytes of a file", value: *size, limit: FILE_BYTES_MAX });
-            }
-            match self_references {
-                None => Ok(0),
-                Some(SelfReferences { offsets, modulo: _ }) if offsets.is_empty() => {
-                    Err(DecodeError::invalid("a list of references to itself is empty", path))
-                }
-                Some(SelfReferences { offsets, modulo: _ }) => check_offsets(path, offsets, *size),
-            }
-        }
-        EntryKind::Symlink { target, self_offsets } => {
-            let bytes = target.len() as u64;
-            if bytes == 0 || bytes > TARGET_BYTES_MAX || target.contains('\0') {
-                return Err(DecodeError::invalid("unusable link target", path));
-            }
-            check_offsets(path, self_offsets, bytes)
-        }
-    }
-}
-
-fn check_offsets(path: &str, offsets: &[u64], size: u64) -> Result<u64, DecodeError> {
-    let length = ID_CHARS as u64;
-    let mut free_from = 0;
-    for offset in offsets {
-        let end = offset.checked_add(length).filter(|end| *end <= size && *offset >= free_from);
-        free_from = end.ok_or_else(|| DecodeError::invalid("references to itself overlap or leave the content", path))?;
-    }
-    Ok(offsets.len() as u64)
 }
 
 #[cfg(test)]

@@ -9,7 +9,7 @@ use std::os::unix::fs::MetadataExt;
 use crate::error::StoreError;
 use crate::fsutil::FsError;
 use crate::objects::ObjectStore;
-use crate::tree::EntryKind;
+use crate::tree::KindView;
 use crate::{Digest, ObjectRef};
 
 /// What some objects take together, in bytes of file contents.
@@ -52,14 +52,16 @@ impl ObjectStore {
         let objects: std::collections::BTreeSet<&ObjectRef> = objects.iter().collect();
         for object in objects {
             let top = self.object_path(object);
-            for entry in self.manifest(object)?.tree.entries() {
-                let EntryKind::File { size, digest, executable, self_references: _ } = &entry.kind else { continue };
-                let path = top.join(entry.path.as_path());
+            let tree = self.manifest(object)?.tree;
+            let mut cursor = tree.cursor();
+            while let Some(entry) = cursor.next() {
+                let KindView::File { size, digest, executable, self_references: _ } = entry.kind else { continue };
+                let path = top.join(entry.path);
                 let metadata = std::fs::symlink_metadata(&path).map_err(|error| FsError::new("inspect", &path, error))?;
                 usage.files += 1;
                 usage.bytes += size;
-                let content = (*digest, *executable);
-                let inode = Inode { size: *size, links: metadata.nlink(), seen: 0, content };
+                let content = (*digest, executable);
+                let inode = Inode { size, links: metadata.nlink(), seen: 0, content };
                 inodes.entry((metadata.dev(), metadata.ino())).or_insert(inode).seen += 1;
             }
         }

@@ -270,7 +270,7 @@ impl Comparison<'_> {
         let text = directory.map_or_else(|| text.to_string(), |directory| format!("{directory}/{text}"));
         let tree: &Tree = &self.manifest.tree;
         let known = name.to_str().and_then(|_| text.parse::<RelPath>().ok()).and_then(|path| tree.get(&path));
-        let Some(entry) = known.cloned() else {
+        let Some(entry) = known else {
             self.push(&text, Problem::Extra);
             return None;
         };

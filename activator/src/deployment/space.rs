@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use sarsen_store::{EntryKind, ObjectRef, ObjectStore, StoreError};
+use sarsen_store::{ObjectRef, ObjectStore, StoreError};
 
 use crate::protocol::Facts;
 
@@ -48,12 +48,11 @@ pub(super) fn needed(store: &ObjectStore, bundle: &ObjectRef, present: Option<&O
 
 fn count(store: &ObjectStore, object: &ObjectRef, contents: &mut BTreeSet<sarsen_store::Digest>) -> Result<Needed, StoreError> {
     let mut needed = Needed { bytes: 0, inodes: 2 };
-    for entry in store.manifest(object)?.tree.entries() {
-        needed.inodes += 1;
-        if let EntryKind::File { size, digest, .. } = &entry.kind
-            && contents.insert(*digest)
-        {
-            needed.bytes = needed.bytes.saturating_add(*size);
+    let tree = store.manifest(object)?.tree;
+    needed.inodes += tree.len() as u64;
+    for (_, file) in tree.files() {
+        if contents.insert(file.digest) {
+            needed.bytes = needed.bytes.saturating_add(file.size);
         }
     }
     Ok(needed)

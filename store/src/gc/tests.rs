@@ -161,8 +161,7 @@ fn a_collection_that_was_cut_off_is_finished_by_the_next() {
     let (_directory, store) = store();
     let [_, application, lone] = publish(&store);
     generation(&store, "web", 1, &format!("/elsewhere/store/{application}"));
-    let own = store.manifest(&lone).unwrap().tree.entries()[0].clone();
-    let EntryKind::File { digest, .. } = own.kind else { panic!("{own:?}") };
+    let digest = store.manifest(&lone).unwrap().tree.file(0).unwrap().digest;
     // Killed after the rename: the row and the manifest are still there.
     store.move_to_trash(&store.object_path(&lone)).unwrap();
     let root = store.root().to_owned();

@@ -6,7 +6,7 @@
 use tar::Header;
 
 use super::error::Problem;
-use super::member::{BLOCK_BYTES, Member, MemberKind, precedes};
+use super::member::{BLOCK_BYTES, Member, MemberKind, in_archive_order, precedes};
 use crate::RelPath;
 use crate::object::ObjectManifest;
 
@@ -76,7 +76,7 @@ pub(super) fn explain_surplus(found: &[u8; BLOCK_BYTES], manifest: &ObjectManife
         misplaced(
             &name,
             "the end",
-            manifest.tree.entries().iter().map(|entry| &entry.path).max_by(|one, other| one.components().cmp(other.components())),
+            in_archive_order(&manifest.tree).last().and_then(|position| manifest.tree.path(*position)).as_ref(),
             manifest,
         )
     });

@@ -3,11 +3,13 @@
 //! Everything here follows from a manifest alone. Writer and reader share it, so there is one spelling. Headers are ustar;
 //! an extended header (pax) comes before only if ustar cannot say the name, the target or the size.
 
+use std::ops::Range;
+
 use tar::{EntryType, Header};
 
 use crate::object::ObjectManifest;
 use crate::scan::CHUNK_BYTES;
-use crate::tree::{Entry, EntryKind};
+use crate::tree::{Entry, EntryKind, Tree};
 use crate::{ObjectRef, RelPath};
 
 /// The unit of an archive, in bytes.
@@ -119,13 +121,33 @@ pub(super) fn padding(size: u64) -> &'static [u8] {
     if used == 0 { &[] } else { &END[used..BLOCK_BYTES] }
 }
 
-/// The entries in the order of an archive: by their components, so that what is in a directory follows it without a gap.
+/// The positions of the entries in the order of an archive: by their components, so that what is in a directory follows it without a gap.
 ///
 /// Programs that restore modes on leaving a directory could not write into it again otherwise.
-pub(super) fn in_archive_order(manifest: &ObjectManifest) -> Vec<&Entry> {
-    let mut entries: Vec<&Entry> = manifest.tree.entries().iter().collect();
-    entries.sort_by(|one, other| one.path.components().cmp(other.path.components()));
-    entries
+pub(super) fn in_archive_order(tree: &Tree) -> Vec<usize> {
+    let mut order = Vec::with_capacity(tree.len());
+    put_in_order(tree, 0..tree.len(), &mut order);
+    order
+}
+
+/// Puts out what is in one directory, each directory with all that is below it. As deep as a path, 128 levels.
+fn put_in_order(tree: &Tree, level: Range<usize>, order: &mut Vec<usize>) {
+    // What was put out with its directory stands behind names such as `a-b`; of several such parts the last found comes first.
+    let mut done: Vec<Range<usize>> = Vec::new();
+    let mut position = level.start;
+    while position < level.end {
+        if let Some(part) = done.pop_if(|part| part.start == position) {
+            position = part.end;
+            continue;
+        }
+        order.push(position);
+        let below = tree.below(position);
+        if !below.is_empty() {
+            put_in_order(tree, below.clone(), order);
+            done.push(below);
+        }
+        position += 1;
+    }
 }
 
 /// Whether `path` comes before `other` in an archive.
@@ -137,7 +159,7 @@ pub(super) fn precedes(path: &RelPath, other: &RelPath) -> bool {
 pub(super) fn tar_bytes(manifest: &ObjectManifest, manifest_bytes: u64) -> u64 {
     let object = &manifest.object;
     let fixed = [Member::manifest(object, manifest_bytes), Member::top(object)];
-    let entries = manifest.tree.entries().iter().map(|entry| Member::entry(object, entry));
+    let entries = manifest.tree.entries().map(|entry| Member::entry(object, &entry));
     fixed.into_iter().chain(entries).fold(END.len() as u64, |sum, member| sum.saturating_add(member.span()))
 }
 

@@ -82,14 +82,14 @@ impl<R: BufRead> Unpacking<R> {
         let refuse = |problem: Problem| problem.refusing(object);
         expect_head(&mut frame, &Member::top(object), None, &manifest).map_err(refuse)?;
         let mut previous = None;
-        for entry in in_archive_order(&manifest) {
-            let member = Member::entry(object, entry);
-            expect_head(&mut frame, &member, previous, &manifest).map_err(refuse)?;
+        for entry in in_archive_order(&manifest.tree).into_iter().filter_map(|position| manifest.tree.entry(position)) {
+            let member = Member::entry(object, &entry);
+            expect_head(&mut frame, &member, previous.as_ref(), &manifest).map_err(refuse)?;
             if let EntryKind::File { size, digest, .. } = &entry.kind {
-                receive_content(&mut frame, entry, *size, digest, object, transaction)?;
+                receive_content(&mut frame, &entry, *size, digest, object, transaction)?;
             }
             expect_padding(&mut frame, &member).map_err(refuse)?;
-            previous = Some(&entry.path);
+            previous = Some(entry.path);
         }
         expect_end(&mut frame, &manifest).map_err(refuse)?;
         let rest = frame.finish().map_err(refuse)?;

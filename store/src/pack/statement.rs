@@ -6,7 +6,7 @@
 use super::SIGNATURES_MAX;
 use super::error::PackError;
 use super::member::tar_bytes;
-use crate::canon::{DecodeError, Decoder, Encoder};
+use crate::canon::{DecodeError, Decoder, Encoder, Items};
 use crate::object::{ObjectManifest, decode_reference, decode_references, encode_references};
 use crate::signature::{KeyName, SecretKey, Signature, TrustedKeys};
 use crate::{Digest, ObjectRef};

@@ -223,7 +223,7 @@ fn paths_by_another_reader(packed: &[u8], object: &ObjectRef) -> Vec<(String, ch
 }
 
 fn paths(manifest: &ObjectManifest) -> Vec<(String, char, u64)> {
-    let entries = manifest.tree.entries().iter().map(|entry| {
+    let entries = manifest.tree.entries().map(|entry| {
         let (kind, length) = match &entry.kind {
             crate::EntryKind::Directory => ('5', 0),
             crate::EntryKind::File { size, .. } => ('0', *size),

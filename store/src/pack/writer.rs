@@ -43,11 +43,11 @@ pub fn pack_object(store: &ObjectStore, object: &ObjectRef, writer: impl Write) 
     archive.write(&encoded)?;
     archive.write(padding(encoded.len() as u64))?;
     archive.write(&Member::top(object).head())?;
-    for entry in in_archive_order(&manifest) {
-        let member = Member::entry(object, entry);
+    for entry in in_archive_order(&manifest.tree).into_iter().filter_map(|position| manifest.tree.entry(position)) {
+        let member = Member::entry(object, &entry);
         archive.write(&member.head())?;
         if let EntryKind::File { size, digest, .. } = &entry.kind {
-            archive.copy_file(store, entry, *size, digest)?;
+            archive.copy_file(store, &entry, *size, digest)?;
         }
         archive.write(padding(member.content_bytes()))?;
     }

@@ -9,6 +9,7 @@ use std::num::NonZeroUsize;
 use crate::ObjectRef;
 use crate::error::StoreError;
 use crate::fsutil::{self, Directory, FsError};
+use crate::object::ManifestHead;
 
 use super::{ContentKey, Durable, NewContent, Staged, Transaction};
 
@@ -118,7 +119,8 @@ impl Transaction {
             }
             return Err(error.into());
         }
-        self.store.index().insert(self.staged.values().map(|staged| &staged.manifest))
+        let heads: Vec<ManifestHead> = self.staged.values().map(|staged| staged.manifest.to_head()).collect();
+        self.store.index().insert(&heads)
     }
 
     /// The staged objects, references before those who refer to them, so that a crash leaves no object without its closure.

@@ -11,7 +11,7 @@ use crate::error::StoreError;
 use crate::fsutil::{self, FsError};
 use crate::object::ObjectManifest;
 use crate::scan::{Candidates, digests_of};
-use crate::tree::{Entry, EntryKind};
+use crate::tree::{Entry, EntryKind, FileFacts};
 use crate::{Digest, ObjectRef};
 
 use super::staging::{self, Staging};
@@ -104,33 +104,31 @@ impl Transaction {
         let nothing = Candidates::new(None, &[]);
         let mut staging = Staging::begin(&self.store, &mut self.contents, &nothing, path)?;
         for Entry { path: below, kind } in manifest.tree.entries() {
-            match kind {
-                EntryKind::Directory => staging.create_directory(below)?,
-                EntryKind::Symlink { target, self_offsets: _ } => staging.create_symlink(below, target)?,
+            match &kind {
+                EntryKind::Directory => staging.create_directory(&below)?,
+                EntryKind::Symlink { target, self_offsets: _ } => staging.create_symlink(&below, target)?,
                 EntryKind::File { size: _, digest, executable, self_references: _ } => {
-                    if !staging.link_known_content(below, &(*digest, *executable))? {
+                    if !staging.link_known_content(&below, &(*digest, *executable))? {
                         return Err(StoreError::MissingContent { object: manifest.object.clone(), digest: *digest });
                     }
-                    check_file(&path.join(below.as_path()), kind, &manifest.object)?;
+                    check_file(&path.join(below.as_path()), &kind, &manifest.object)?;
                 }
             }
         }
-        staging.freeze_directories()
+        staging.freeze_directories(&manifest.tree)
     }
 
     /// Gives received contents that nobody has yet the executable mode, where this object wants them so.
     fn claim_executables(&mut self, manifest: &ObjectManifest) -> Result<(), StoreError> {
-        for entry in manifest.tree.entries() {
-            let EntryKind::File { digest, executable: true, .. } = &entry.kind else { continue };
-            if self.contents.contains_key(&(*digest, true))
-                || !self.contents.get(&(*digest, false)).is_some_and(|content| content.unclaimed)
+        for (_, FileFacts { digest, .. }) in manifest.tree.files().filter(|(_, file)| file.executable) {
+            if self.contents.contains_key(&(digest, true)) || !self.contents.get(&(digest, false)).is_some_and(|content| content.unclaimed)
             {
                 continue;
             }
-            if let Some(content) = self.contents.remove(&(*digest, false)) {
+            if let Some(content) = self.contents.remove(&(digest, false)) {
                 let file = File::open(&content.path).map_err(|error| FsError::new("open", &content.path, error))?;
                 fsutil::freeze_file(&file, true, &content.path)?;
-                self.contents.insert((*digest, true), content);
+                self.contents.insert((digest, true), content);
             }
         }
         Ok(())

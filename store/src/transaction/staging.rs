@@ -10,11 +10,13 @@ use std::io::{self, Read, Write};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
+use crate::canon::DecodeError;
 use crate::error::StoreError;
 use crate::fsutil::{self, Directory, FsError, IoResultExt};
+use crate::object::ObjectManifest;
 use crate::objects::ObjectStore;
 use crate::scan::{CHUNK_BYTES, Candidates, digests_of, scan_whole};
-use crate::tree::{ENTRIES_MAX, Entry, EntryKind, SelfReferences, write_at};
+use crate::tree::{ENTRIES_MAX, Entry, EntryKind, KindView, SelfReferences, Tree};
 use crate::{Digest, ObjectId, ObjectRef, RelPath};
 
 use super::{ContentKey, NewContent, NewEntry, NewEntryKind};
@@ -173,9 +175,9 @@ impl<'a> Staging<'a> {
         Ok(false)
     }
 
-    /// The entries as the id is computed from them; self-referring files still have their zeroed content.
-    pub(super) fn entries_for_id(&self) -> Vec<Entry> {
-        self.entries.clone()
+    /// The tree as the id is computed from it; self-referring files still have their zeroed content.
+    pub(super) fn tree_for_id(&mut self) -> Result<Tree, DecodeError> {
+        Tree::new(std::mem::take(&mut self.entries))
     }
 
     /// The objects that were found, sorted.
@@ -183,26 +185,14 @@ impl<'a> Staging<'a> {
         self.references.iter().cloned().collect()
     }
 
-    /// Writes the id where the object names itself, and gives directories their final mode. Returns the final entries.
-    pub(super) fn finish(mut self, id: &ObjectId) -> Result<Vec<Entry>, StoreError> {
-        let mut entries = std::mem::take(&mut self.entries);
-        for Entry { path, kind } in &mut entries {
-            match kind {
-                EntryKind::Symlink { target, self_offsets } if !self_offsets.is_empty() => {
-                    let mut bytes = target.clone().into_bytes();
-                    write_at(&mut bytes, self_offsets, id.to_chars());
-                    *target = String::from_utf8(bytes).expect("ids are ASCII and replaced ASCII of the same length");
-                    self.create_symlink(path, target)?;
-                }
-                EntryKind::File { digest, executable, self_references: Some(own), .. } => {
-                    *digest = self.write_own_id(path, own, *executable, id)?;
-                }
-                EntryKind::Symlink { .. } | EntryKind::File { .. } | EntryKind::Directory => {}
-            }
-        }
-        self.entries = entries;
-        self.freeze_directories()?;
-        Ok(std::mem::take(&mut self.entries))
+    /// Writes the id where the object names itself, on disk and in its tree, and gives directories their final mode.
+    pub(super) fn finish(mut self, tree: &mut Tree, id: &ObjectId) -> Result<(), StoreError> {
+        tree.fill_in(id, |Entry { path, kind }| match kind {
+            EntryKind::Symlink { target, self_offsets: _ } => self.create_symlink(path, target).map(|()| None),
+            EntryKind::File { executable, self_references: Some(own), .. } => self.write_own_id(path, own, *executable, id).map(Some),
+            EntryKind::File { .. } | EntryKind::Directory => Ok(None),
+        })?;
+        self.freeze_directories(tree)
     }
 
     /// Writes the id into a file that names its own object; returns the digest of its final bytes.
@@ -219,11 +209,12 @@ impl<'a> Staging<'a> {
     }
 
     /// Makes the directories below the top read-only. The top itself follows when it has its name: its owner could not move it otherwise.
-    pub(super) fn freeze_directories(&mut self) -> Result<(), StoreError> {
+    pub(super) fn freeze_directories(&mut self, tree: &Tree) -> Result<(), StoreError> {
         self.last_parent = None;
-        for Entry { path, kind } in self.entries.iter().rev() {
-            if matches!(kind, EntryKind::Directory) {
-                Directory::open(&self.top.join(path.as_path()))?.freeze()?;
+        let mut cursor = tree.cursor();
+        while let Some(entry) = cursor.next() {
+            if matches!(entry.kind, KindView::Directory) {
+                Directory::open(&self.top.join(entry.path))?.freeze()?;
             }
         }
         Ok(())
@@ -307,9 +298,9 @@ fn too_many_entries(path: &Path) -> StoreError {
 }
 
 /// Writes the manifest of a staged object; the barrier makes it durable.
-pub(super) fn write_manifest(path: &Path, bytes: &[u8]) -> Result<(), FsError> {
+pub(super) fn write_manifest(path: &Path, manifest: &ObjectManifest) -> Result<(), FsError> {
     let mut file = fsutil::create_own_file(path)?;
-    file.write_all(bytes).at("write", path)?;
+    manifest.encode_to(&mut file).at("write", path)?;
     // Its time stays that of publication: the collector's grace counts from it.
     fsutil::set_mode(path, 0o444)
 }

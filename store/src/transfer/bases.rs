@@ -6,7 +6,7 @@
 
 use std::collections::BTreeMap;
 
-use crate::tree::{EntryKind, Tree};
+use crate::tree::{FileFacts, KindView, Tree};
 use crate::{ObjectName, ObjectRef};
 
 /// How many files of one stem are compared, those nearest in size: there may be thousands of `__init__.py`.
@@ -48,9 +48,10 @@ pub(crate) struct BaseFiles<'a> {
 impl<'a> BaseFiles<'a> {
     pub(crate) fn new(old: &'a Tree, new: &'a Tree) -> Self {
         let mut by_stem: BTreeMap<String, Vec<(u64, usize)>> = BTreeMap::new();
-        for (position, entry) in old.entries().iter().enumerate() {
-            if let EntryKind::File { size: size @ 1.., .. } = entry.kind {
-                by_stem.entry(stem(entry.path.as_str())).or_default().push((size, position));
+        let mut cursor = old.cursor();
+        while let Some(entry) = cursor.next() {
+            if let KindView::File { size: size @ 1.., .. } = entry.kind {
+                by_stem.entry(stem(entry.path)).or_default().push((size, entry.position));
             }
         }
         for files in by_stem.values_mut() {
@@ -61,30 +62,30 @@ impl<'a> BaseFiles<'a> {
 
     /// The position in the old tree of the file that the `position`-th entry of the new one is told against.
     pub(crate) fn choose(&self, position: usize) -> Option<usize> {
-        let entry = &self.new.entries()[position];
-        let EntryKind::File { size, .. } = entry.kind else { return None };
-        if let Ok(same) = self.old.entries().binary_search_by(|old| old.path.cmp(&entry.path))
-            && matches!(self.old.entries()[same].kind, EntryKind::File { size: 1.., .. })
+        let FileFacts { size, .. } = self.new.file(position)?;
+        let path = self.new.path(position)?;
+        if let Some(same) = self.old.position(path.as_str())
+            && self.old.file(same).is_some_and(|file| file.size > 0)
         {
             return Some(same);
         }
-        let files = self.by_stem.get(&stem(entry.path.as_str()))?;
+        let files = self.by_stem.get(&stem(path.as_str()))?;
         let middle = files.partition_point(|(old_size, _)| *old_size < size);
         let first = middle.saturating_sub(CANDIDATES_MAX / 2);
         let nearest = &files[first..files.len().min(first + CANDIDATES_MAX)];
-        let directory = directory(entry.path.as_str());
+        let directory = directory(path.as_str());
         let rank = |(old_size, old_position): &(u64, usize)| {
-            let old = &self.old.entries()[*old_position];
-            (self.stays(*old_position), self::directory(old.path.as_str()) != directory, old_size.abs_diff(size), *old_position)
+            let elsewhere = self.old.path(*old_position).is_none_or(|old| self::directory(old.as_str()) != directory);
+            (self.stays(*old_position), elsewhere, old_size.abs_diff(size), *old_position)
         };
         nearest.iter().min_by_key(|file| rank(file)).map(|(_, position)| *position)
     }
 
     /// Whether the old file is in the new tree unchanged: then what looks like its successor probably is another file.
     fn stays(&self, position: usize) -> bool {
-        let old = &self.old.entries()[position];
-        let EntryKind::File { digest: old_digest, .. } = &old.kind else { return false };
-        matches!(self.new.get(&old.path).map(|new| &new.kind), Some(EntryKind::File { digest, .. }) if digest == old_digest)
+        let (Some(old), Some(path)) = (self.old.file(position), self.old.path(position)) else { return false };
+        let new = self.new.position(path.as_str()).and_then(|position| self.new.file(position));
+        new.is_some_and(|new| new.digest == old.digest)
     }
 }
 
@@ -105,7 +106,7 @@ fn without_digits(name: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::tree::Entry;
+    use crate::tree::{Entry, EntryKind};
     use crate::{Digest, ObjectId};
 
     fn tree(files: &[(&str, u64, &str)]) -> Tree {
@@ -122,8 +123,8 @@ mod tests {
 
     fn chosen(old: &[(&str, u64, &str)], new: &[(&str, u64, &str)], path: &str) -> Option<String> {
         let (old, new) = (tree(old), tree(new));
-        let position = new.entries().iter().position(|entry| entry.path.as_str() == path).unwrap();
-        BaseFiles::new(&old, &new).choose(position).map(|position| old.entries()[position].path.to_string())
+        let position = new.position(path).unwrap();
+        BaseFiles::new(&old, &new).choose(position).map(|position| old.path(position).unwrap().to_string())
     }
 
     #[test]

@@ -6,7 +6,7 @@
 
 use super::TransferError;
 use super::limits::{MESSAGE_TEXT_BYTES_MAX, OBJECTS_MAX, PRESENT_MAX, ROOTS_MAX, TRANSFER_VERSION};
-use crate::canon::{DecodeError, Decoder, Encoder};
+use crate::canon::{DecodeError, Decoder, Encoder, Items};
 use crate::wire::Frame;
 use crate::{ObjectId, ObjectRef};
 

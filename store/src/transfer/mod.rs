@@ -33,7 +33,7 @@ pub use sender::{send_closure, send_closure_with};
 use crate::canon::DecodeError;
 use crate::error::StoreError;
 use crate::object::ObjectManifest;
-use crate::tree::EntryKind;
+use crate::tree::FileFacts;
 use crate::wire::WireError;
 use crate::{Digest, ObjectRef};
 use message::Message;
@@ -194,13 +194,13 @@ fn contents_of(manifests: &[ObjectManifest]) -> Result<Vec<Content>, TransferErr
     let mut sizes = std::collections::BTreeMap::new();
     let mut contents = Vec::new();
     for (position, manifest) in manifests.iter().enumerate() {
-        for (entry_position, entry) in manifest.tree.entries().iter().enumerate() {
-            let EntryKind::File { size, digest, .. } = &entry.kind else { continue };
-            match sizes.insert(*digest, *size) {
-                None => contents.push(Content { digest: *digest, size: *size, place: (position, entry_position) }),
-                Some(known) if known == *size => {}
+        for (entry_position, FileFacts { size, digest, executable: _ }) in manifest.tree.files() {
+            match sizes.insert(digest, size) {
+                None => contents.push(Content { digest, size, place: (position, entry_position) }),
+                Some(known) if known == size => {}
                 Some(known) => {
-                    let problem = format!("`{}` has the digest of a content of {known} bytes and claims {size}", entry.path);
+                    let path = manifest.tree.path(entry_position).map(|path| path.to_string()).unwrap_or_default();
+                    let problem = format!("`{path}` has the digest of a content of {known} bytes and claims {size}");
                     return Err(TransferError::Refused { object: manifest.object.clone(), problem });
                 }
             }

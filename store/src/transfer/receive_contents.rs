@@ -14,12 +14,12 @@ use super::limits::{PATCH_TARGETS_MAX, PIECE_BYTES_MAX, PREFIX_BYTES_MAX};
 use super::message::Message;
 use super::old_content::{open_base, read_base};
 use super::{Content, Offered, TransferError, piece};
+use crate::RelPath;
 use crate::error::StoreError;
-use crate::fsutil::IoResultExt;
+use crate::fsutil::FsError;
 use crate::object::ObjectManifest;
 use crate::objects::ObjectStore;
 use crate::transaction::{ContentWriter, Transaction};
-use crate::tree::EntryKind;
 
 /// How much of an old content is read ahead, in bytes: copies mostly follow one another.
 const READ_AHEAD_BYTES: usize = 256 << 10;
@@ -102,7 +102,7 @@ impl Receiving<'_> {
         let mut bases = Vec::new();
         for (index, base) in targets {
             let (index, base) = self.tell(index, base)?;
-            old_bytes = old_bytes.saturating_add(self.base_of(index)?.1.tree.entries().get(base).map_or(0, size_of));
+            old_bytes = old_bytes.saturating_add(self.base_of(index)?.1.tree.file(base).map_or(0, |file| file.size));
             new_bytes = new_bytes.saturating_add(self.missing[index].size);
             bases.push((index, base));
         }
@@ -183,28 +183,29 @@ impl Receiving<'_> {
         let index = index.ok_or_else(|| malformed("a delta is of a content that was not asked for, or that came already"))?;
         let (path, manifest) = self.base_of(index)?;
         let position = match base.checked_sub(1) {
-            None => manifest.tree.entries().binary_search_by(|entry| entry.path.as_str().cmp(path)).ok(),
+            None => manifest.tree.position(path.as_str()),
             Some(position) => usize::try_from(position).ok(),
         };
-        let file =
-            |position: &usize| matches!(manifest.tree.entries().get(*position).map(|entry| &entry.kind), Some(EntryKind::File { .. }));
-        let position = position.filter(file).ok_or_else(|| malformed("a delta refers to a file that its base does not have"))?;
+        let position = position.filter(|position| manifest.tree.file(*position).is_some());
+        let position = position.ok_or_else(|| malformed("a delta refers to a file that its base does not have"))?;
         self.told[index] = true;
         Ok((index, position))
     }
 
     /// The path of a content where it is first named, and the manifest of its object's base.
-    fn base_of(&self, index: usize) -> Result<(&str, &ObjectManifest), TransferError> {
+    fn base_of(&self, index: usize) -> Result<(RelPath, &ObjectManifest), TransferError> {
         let (position, entry) = self.missing[index].place;
-        let path = self.offered.manifests[position].tree.entries()[entry].path.as_str();
+        let path = self.offered.manifests[position].tree.path(entry).ok_or_else(|| malformed("a content has no place"))?;
         let base = self.offered.bases[position].as_deref().ok_or_else(|| malformed("a delta is of an object without a base"))?;
         Ok((path, base))
     }
 
     fn write(&self, index: usize, writer: &mut ContentWriter, bytes: &[u8]) -> Result<(), TransferError> {
         let (position, entry) = self.missing[index].place;
-        let path = &self.offered.manifests[position].tree.entries()[entry].path;
-        Ok(writer.write_all(bytes).at("store the content of", path.as_path()).map_err(StoreError::from)?)
+        writer.write_all(bytes).map_err(|source| {
+            let path = self.offered.manifests[position].tree.path(entry).map(|path| path.as_path().to_owned()).unwrap_or_default();
+            StoreError::from(FsError::new("store the content of", &path, source)).into()
+        })
     }
 
     fn accept_delta(&mut self, index: usize, writer: ContentWriter) -> Result<bool, TransferError> {
@@ -234,7 +235,7 @@ impl Receiving<'_> {
             match self.transaction.accept_content(writer, &content.digest) {
                 Err(StoreError::WrongContent { expected, found, .. }) => {
                     let manifest = &self.offered.manifests[content.place.0];
-                    let path = &manifest.tree.entries()[content.place.1].path;
+                    let path = manifest.tree.path(content.place.1).map(|path| path.to_string()).unwrap_or_default();
                     let problem = format!("`{path}` arrived with digest {found}, expected {expected}");
                     return Err(TransferError::Refused { object: manifest.object.clone(), problem });
                 }
@@ -257,7 +258,7 @@ struct Base {
 impl Base {
     fn open(store: &ObjectStore, manifest: &ObjectManifest, position: usize) -> Option<Self> {
         let file = open_base(store, manifest, position)?;
-        Some(Self { file, length: size_of(&manifest.tree.entries()[position]), ahead: Vec::new(), start: 0 })
+        Some(Self { file, length: manifest.tree.file(position)?.size, ahead: Vec::new(), start: 0 })
     }
 
     /// Fills `buffer` from `offset` on; both are within the content.
@@ -280,13 +281,6 @@ impl Base {
         };
         buffer.copy_from_slice(&self.ahead[from..from + buffer.len()]);
         Ok(())
-    }
-}
-
-fn size_of(entry: &crate::tree::Entry) -> u64 {
-    match entry.kind {
-        EntryKind::File { size, .. } => size,
-        EntryKind::Directory | EntryKind::Symlink { .. } => 0,
     }
 }
 

@@ -21,7 +21,7 @@ use super::{Content, Offered, TransferError};
 use crate::Digest;
 use crate::object::ObjectManifest;
 use crate::objects::ObjectStore;
-use crate::tree::EntryKind;
+use crate::tree::FileFacts;
 
 /// How much of a file is read at a time, in bytes: large enough that system calls do not count.
 const READ_BYTES: usize = 256 << 10;
@@ -134,8 +134,8 @@ impl<R: Read, W: Write> Sending<'_, '_, R, W> {
             }
             let chosen = files.as_ref().and_then(|(_, files)| files.choose(entry));
             let Some(chosen) = chosen.filter(|_| content.size > 0) else { continue };
-            if let EntryKind::File { size, digest, .. } = &base.tree.entries()[chosen].kind {
-                targets.push(Target { index, base: chosen, new_size: content.size, old_size: *size, old_digest: *digest });
+            if let Some(FileFacts { size, digest, executable: _ }) = base.tree.file(chosen) {
+                targets.push(Target { index, base: chosen, new_size: content.size, old_size: size, old_digest: digest });
             }
         }
         targets
@@ -266,15 +266,15 @@ impl<R: Read, W: Write> Sending<'_, '_, R, W> {
     /// How a message names the old file: 0 for the same path, else its position in the tree of the base, plus one.
     fn base_number(&self, target: &Target) -> u64 {
         let (position, entry) = self.lacked[target.index].place;
-        let path = &self.offered.manifests[position].tree.entries()[entry].path;
-        let old = self.base(target).map(|base| &base.tree.entries()[target.base].path);
-        if old == Some(path) { 0 } else { target.base as u64 + 1 }
+        let path = self.offered.manifests[position].tree.path(entry);
+        let old = self.base(target).and_then(|base| base.tree.path(target.base));
+        if old == path { 0 } else { target.base as u64 + 1 }
     }
 
     fn open_new(&self, index: usize) -> Result<(File, String), TransferError> {
         let (position, entry) = self.lacked[index].place;
         let manifest = &self.offered.manifests[position];
-        let path = &manifest.tree.entries()[entry].path;
+        let path = manifest.tree.path(entry).expect("contents are listed with their places");
         let file = File::open(self.store.object_path(&manifest.object).join(path.as_path()));
         file.map(|file| (file, path.to_string())).map_err(|source| self.unreadable(index, path.as_str(), source))
     }

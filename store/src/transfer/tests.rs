@@ -15,7 +15,7 @@ use super::*;
 use crate::object::object_id;
 use crate::objects::ObjectStore;
 use crate::transaction::{Durable, NewEntry, NewEntryKind};
-use crate::tree::{Entry, SelfReferences, Tree};
+use crate::tree::{Entry, EntryKind, SelfReferences, Tree};
 use crate::wire::{Frame, FrameReader, FrameWriter};
 use crate::{ObjectId, StoreError};
 

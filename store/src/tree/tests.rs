@@ -3,7 +3,8 @@
 use proptest::prelude::*;
 
 use super::*;
-use crate::{ObjectManifest, ObjectRef, object::object_id};
+use crate::canon::Encoder;
+use crate::{ManifestHead, ObjectManifest, ObjectRef, object::object_id};
 
 fn entry(path: &str, kind: EntryKind) -> Entry {
     Entry { path: path.parse().unwrap(), kind }
@@ -19,8 +20,13 @@ fn symlink(target: &str, self_offsets: Vec<u64>) -> EntryKind {
 }
 
 /// Writes entries down as they are, rules or not.
-fn encode_unchecked(entries: Vec<Entry>) -> Vec<u8> {
-    Tree { entries }.encode()
+fn encode_unchecked(entries: &[Entry]) -> Vec<u8> {
+    let mut encoder = Encoder::new("");
+    encoder.fixed(TREE_MAGIC.as_bytes()).count(entries.len());
+    for entry in entries {
+        codec::encode_entry(&mut encoder, &EntryView { position: 0, path: entry.path.as_str(), kind: entry.kind_view() });
+    }
+    encoder.into_bytes()
 }
 
 #[test]
@@ -47,7 +53,7 @@ fn what_the_encoder_would_not_write_is_refused() {
             assert!(error.contains(expected), "{error}");
         }
         // An empty list is written as none, so it cannot be read back as one: then the modulo digest trails.
-        let error = Tree::decode(&encode_unchecked(entries)).unwrap_err().to_string();
+        let error = Tree::decode(&encode_unchecked(&entries)).unwrap_err().to_string();
         assert!(error.contains(expected) || expected.contains("empty"), "{error} for {expected}");
     }
 }
@@ -59,7 +65,7 @@ fn bytes_that_lie_about_counts_are_refused_before_memory_is_reserved() {
         let error = Tree::decode(&bytes).unwrap_err().to_string();
         assert!(error.contains(expected), "{error}");
     }
-    let mut trailing = encode_unchecked(vec![entry("a", EntryKind::Directory)]);
+    let mut trailing = encode_unchecked(&[entry("a", EntryKind::Directory)]);
     trailing.push(0);
     assert_eq!(Tree::decode(&trailing), Err(DecodeError::Trailing { bytes: 1 }));
     assert!(matches!(Tree::decode(b"SRT2"), Err(DecodeError::Magic { expected: TREE_MAGIC })));
@@ -81,6 +87,101 @@ fn a_manifest_vouches_for_its_id_and_its_links() {
     assert!(ObjectManifest::decode(&wrong_id.encode()).unwrap_err().to_string().contains("does not give this id"));
     let twice = ObjectManifest { references: vec![other.clone(), other], ..good };
     assert!(ObjectManifest::decode(&twice.encode()).unwrap_err().to_string().contains("not sorted"));
+}
+
+#[test]
+fn what_is_below_a_directory_may_stand_behind_its_neighbours() {
+    let paths = ["a", "a-b", "a-b-c", "a-b/x", "a.d", "a.d/e", "a/b", "a/b-c", "a/b/c", "ab", "ab/ü", "ab/ü€"];
+    let is_file = |path: &str| ["a-b-c", "a-b/x", "a.d/e", "a/b-c", "a/b/c", "ab/ü", "ab/ü€"].contains(&path);
+    let entries = paths.map(|path| entry(path, if is_file(path) { file(1, None) } else { EntryKind::Directory }));
+    let tree = Tree::new(entries.to_vec()).unwrap();
+    assert_eq!(tree.entries().collect::<Vec<_>>(), entries, "byte order");
+    assert_eq!(tree.entries().len(), paths.len());
+    for (position, path) in paths.iter().enumerate() {
+        assert_eq!(tree.position(path), Some(position));
+        let below: Vec<&str> = paths[tree.below(position)].to_vec();
+        let expected: Vec<&str> = paths.into_iter().filter(|other| other.starts_with(&format!("{path}/"))).collect();
+        assert_eq!(below, expected, "below {path}");
+    }
+    for absent in ["", "A", "a/", "a/b/d", "ab/ü€x", "b"] {
+        assert_eq!(tree.position(absent), None, "{absent}");
+    }
+}
+
+#[test]
+#[expect(clippy::cast_precision_loss, reason = "the sum is small")]
+fn a_large_tree_takes_less_than_60_bytes_an_entry() {
+    let mut builder = TreeBuilder::new();
+    for directory in 0..20 {
+        builder.push(&format!("packages-{directory:03}"), KindView::Directory).unwrap();
+        for number in 0..300 {
+            let path = format!("packages-{directory:03}/module_{number:04}.py");
+            let position = builder.push_file(&path).unwrap();
+            let facts = FileFacts { size: number, digest: Digest::of(path.as_bytes()), executable: number % 7 == 0 };
+            builder.set_file(position, facts, None).unwrap();
+            assert_eq!((builder.path(position).as_str(), builder.file(position)), (path.as_str(), Some(facts)));
+        }
+    }
+    let tree = builder.finish().unwrap();
+    assert!(tree.compact.memory_bytes() as f64 / (tree.len() as f64) < 60.0, "{} for {}", tree.compact.memory_bytes(), tree.len());
+    assert_eq!(tree.files().count(), 6_000);
+    let encoded = tree.encode();
+    assert_eq!(encoded.len() as u64, tree.encoded_bytes());
+    // The portions of a stream do not show.
+    assert_eq!(Tree::decode_from(OneByOne(&encoded), encoded.len() as u64).unwrap(), tree);
+}
+
+/// Gives one byte at a time, as a slow pipe may.
+struct OneByOne<'a>(&'a [u8]);
+
+impl std::io::Read for OneByOne<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
+        let length = buffer.len().min(1);
+        self.0.read(&mut buffer[..length])
+    }
+}
+
+#[test]
+fn a_file_of_unknown_content_is_no_tree() {
+    let mut builder = TreeBuilder::new();
+    builder.push_file("f").unwrap();
+    assert!(builder.finish().unwrap_err().to_string().contains("not known"));
+}
+
+#[test]
+fn the_id_is_filled_in_where_it_stands() {
+    let (stand_in, id) = (ObjectId::placeholder("own"), ObjectId::placeholder("real"));
+    let target = format!("ü/{stand_in}/{stand_in}");
+    let links = [entry("l", symlink(&target, vec![3, 36])), entry("m", symlink("elsewhere", vec![])), entry("z", file(40, Some(vec![8])))];
+    let mut tree = Tree::new(links.to_vec()).unwrap();
+    let before = tree.clone();
+    let mut told = Vec::new();
+    let filled: Result<(), ()> = tree.fill_in(&id, |entry| {
+        told.push(entry.path.to_string());
+        Ok(matches!(entry.kind, EntryKind::File { .. }).then(|| Digest::of(b"final")))
+    });
+    assert_eq!((filled, told), (Ok(()), vec!["l".to_owned(), "z".to_owned()]));
+    assert_eq!(tree.entry(0), Some(entry("l", symlink(&format!("ü/{id}/{id}"), vec![3, 36]))));
+    assert_eq!(tree.file(2).unwrap().digest, Digest::of(b"final"));
+    tree.check_link_self_references(&id).unwrap();
+    assert_eq!(before.entry(0).unwrap().kind, symlink(&target, vec![3, 36]), "a clone keeps what it had");
+}
+
+#[test]
+fn a_head_is_read_without_the_tree() {
+    let name = "thing".parse().unwrap();
+    let reference = ObjectRef { id: ObjectId::placeholder("other"), name: "other".parse().unwrap() };
+    let tree = Tree::new(vec![entry("f", file(1, None))]).unwrap();
+    let id = object_id(&name, std::slice::from_ref(&reference), &tree);
+    let manifest = ObjectManifest { object: ObjectRef { id, name }, references: vec![reference], tree };
+    let mut bytes = manifest.encode();
+    assert_eq!(manifest.encoded_bytes(), Ok(bytes.len() as u64));
+    let cut = bytes.len() - usize::try_from(manifest.tree.encoded_bytes()).unwrap();
+    bytes[cut] ^= 1;
+    let head = ManifestHead::decode_from(bytes.as_slice(), bytes.len() as u64).unwrap();
+    assert_eq!(head, manifest.to_head());
+    assert!(ObjectManifest::decode(&bytes).is_err());
+    assert!(ManifestHead::decode_from(&bytes[..40], bytes.len() as u64).is_err());
 }
 
 fn any_tree() -> impl Strategy<Value = Tree> {

@@ -59,7 +59,7 @@ fn set_mode(path: &Path, mode: u32) {
 /// Changes one thing in an object; says what, and whether the quick check has to see it.
 #[expect(clippy::disallowed_methods, reason = "the test damages a store on purpose")]
 fn damage(top: &Path, tree: &Tree, random: &mut Random) -> (String, bool) {
-    let entry = &tree.entries()[random.below(tree.entries().len())];
+    let entry = &tree.entry(random.below(tree.len())).unwrap();
     let path = top.join(entry.path.as_path());
     let parent = path.parent().unwrap();
     set_mode(parent, 0o755);

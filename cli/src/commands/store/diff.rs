@@ -5,7 +5,7 @@
 use std::collections::BTreeMap;
 
 use clap::Args;
-use sarsen_store::{EntryKind, ObjectManifest, ObjectRef, RelPath};
+use sarsen_store::{Entry, EntryKind, ObjectManifest, ObjectRef, RelPath};
 use serde::Serialize;
 
 use super::selection::{manifest, select};
@@ -65,7 +65,9 @@ pub(super) fn run(arguments: &Arguments, context: &Context) -> Result<Exit, Comm
     let store = open_store(context)?;
     let (old, new) = (select(&store, &arguments.old)?, select(&store, &arguments.new)?);
     let (old, new) = (manifest(&store, &old)?, manifest(&store, &new)?);
-    let report = compare(&old, &new);
+    let entries = |manifest: &ObjectManifest| manifest.tree.entries().collect::<Vec<Entry>>();
+    let (old_entries, new_entries) = (entries(&old), entries(&new));
+    let report = compare((&old, &old_entries), (&new, &new_entries));
     match context.format {
         Format::Json => context.print_json(&report)?,
         Format::Text => context.print(&text(&report))?,
@@ -74,7 +76,7 @@ pub(super) fn run(arguments: &Arguments, context: &Context) -> Result<Exit, Comm
     Ok(Exit::Done)
 }
 
-fn compare<'a>(old: &'a ObjectManifest, new: &'a ObjectManifest) -> Report<'a> {
+fn compare<'a>((old, old_entries): (&'a ObjectManifest, &'a [Entry]), (new, new_entries): (&'a ObjectManifest, &'a [Entry])) -> Report<'a> {
     let mut report = Report {
         old: &old.object,
         new: &new.object,
@@ -85,10 +87,10 @@ fn compare<'a>(old: &'a ObjectManifest, new: &'a ObjectManifest) -> Report<'a> {
         references_removed: old.references.iter().filter(|reference| !new.references.contains(reference)).collect(),
     };
     let mut pairs: BTreeMap<&RelPath, (Option<&EntryKind>, Option<&EntryKind>)> = BTreeMap::new();
-    for entry in old.tree.entries() {
+    for entry in old_entries {
         pairs.entry(&entry.path).or_default().0 = Some(&entry.kind);
     }
-    for entry in new.tree.entries() {
+    for entry in new_entries {
         pairs.entry(&entry.path).or_default().1 = Some(&entry.kind);
     }
     for (path, pair) in pairs {

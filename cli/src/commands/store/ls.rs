@@ -83,14 +83,13 @@ fn list(store: &ObjectStore, context: &Context) -> Result<Exit, CommandError> {
 
 fn describe(store: &ObjectStore, object: ObjectRef) -> Listed {
     let tree = store.manifest(&object).ok().map(|manifest| manifest.tree);
-    let is_file = |entry: &&Entry| matches!(entry.kind, EntryKind::File { .. });
-    let files = tree.as_ref().map(|tree| tree.entries().iter().filter(is_file).count());
+    let files = tree.as_ref().map(|tree| tree.files().count());
     Listed { object, files, bytes: tree.map(|tree| tree.file_bytes()) }
 }
 
 fn show(store: &ObjectStore, object: &ObjectRef, context: &Context) -> Result<Exit, CommandError> {
     let manifest = manifest(store, object)?;
-    let entries = manifest.tree.entries();
+    let entries: Vec<Entry> = manifest.tree.entries().collect();
     match context.format {
         Format::Json => {
             let entries = entries.iter().map(|entry| Item { path: &entry.path, kind: kind_of(entry) }).collect();
