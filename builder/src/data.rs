@@ -3,8 +3,15 @@
 //! Whatever crosses the border of an evaluation (overrides from TOML, provided resources, defaults) is [`Data`]; no Starlark
 //! value does. Dictionaries keep the order in which they were written; canonical text sorts them.
 
+pub(crate) mod format;
+pub(crate) mod ini;
+pub(crate) mod json;
+mod merge;
+pub(crate) mod yaml;
+
 use std::fmt;
 
+pub(crate) use merge::Lists;
 use sarsen_store::{ObjectId, RelPath};
 
 /// The deepest nesting of lists and dictionaries. People write five levels; the limit keeps recursion off the stack's end.
@@ -58,15 +65,17 @@ impl Data {
         text
     }
 
-    /// JSON for people: two spaces of indentation, keys in their order, final newline.
-    pub(crate) fn to_pretty_json(&self) -> String {
+    /// JSON for people and programs: so many spaces of indentation (0: all in one line), keys in their order, final newline.
+    ///
+    /// An address is text here, as in every other format of files.
+    pub(crate) fn to_pretty_json(&self, indent: usize) -> String {
         let mut text = String::new();
-        self.write_json(&mut text, Some(0), KeyOrder::AsWritten);
+        self.write_json(&mut text, (indent > 0).then_some(Indent { width: indent, depth: 0 }), KeyOrder::AsWritten);
         text.push('\n');
         text
     }
 
-    fn write_json(&self, out: &mut String, indent: Option<usize>, order: KeyOrder) {
+    fn write_json(&self, out: &mut String, indent: Option<Indent>, order: KeyOrder) {
         match self {
             Self::None => out.push_str("null"),
             Self::Bool(value) => out.push_str(if *value { "true" } else { "false" }),
@@ -74,6 +83,7 @@ impl Data {
             Self::Float(value) => out.push_str(&serde_json::Value::from(*value).to_string()),
             Self::Text(text) => out.push_str(&json_string(text)),
             Self::Path(path) => out.push_str(&json_string(&path.to_string())),
+            Self::Address(address) if order == KeyOrder::AsWritten => out.push_str(&json_string(&address.to_string())),
             Self::Address(address) => {
                 let entries = [("host", Self::Text(address.host.clone())), ("port", Self::Int(i64::from(address.port)))];
                 write_members(out, indent, ('{', '}'), &entries, |out, below, (key, value)| {
@@ -95,26 +105,44 @@ impl Data {
         }
     }
 
-    /// The value as TOML, if it is a table and holds no `None`.
-    pub(crate) fn to_toml(&self) -> Result<String, TomlRefusal> {
-        let toml::Value::Table(table) = self.to_toml_value()? else { return Err(TomlRefusal::NotATable) };
-        toml::to_string(&table).map_err(|_| TomlRefusal::NotATable)
+    /// The value as TOML, with keys in their order, if it is a table and holds no `None`.
+    pub(crate) fn to_toml(&self) -> Result<String, Refusal> {
+        let not_a_table = || Refusal::new("", "the data of a TOML file is a dict");
+        let Self::Dict(_) = self else { return Err(not_a_table()) };
+        if let Some(place) = self.find_none("") {
+            return Err(Refusal { place, reason: "TOML has no `None`: leave the key out" });
+        }
+        toml::to_string(&Toml(self)).map_err(|_| not_a_table())
     }
 
-    fn to_toml_value(&self) -> Result<toml::Value, TomlRefusal> {
-        Ok(match self {
-            Self::None => return Err(TomlRefusal::None),
-            Self::Bool(value) => toml::Value::Boolean(*value),
-            Self::Int(value) => toml::Value::Integer(*value),
-            Self::Float(value) => toml::Value::Float(*value),
-            Self::Text(text) => toml::Value::String(text.clone()),
-            Self::Path(path) => toml::Value::String(path.to_string()),
-            Self::Address(address) => toml::Value::String(address.to_string()),
-            Self::List(values) => toml::Value::Array(values.iter().map(Self::to_toml_value).collect::<Result<_, _>>()?),
-            Self::Dict(entries) => {
-                toml::Value::Table(entries.iter().map(|(key, value)| Ok((key.clone(), value.to_toml_value()?))).collect::<Result<_, _>>()?)
-            }
-        })
+    /// The keys down to the first `None`.
+    fn find_none(&self, place: &str) -> Option<String> {
+        let below = |key: &str| if place.is_empty() { key.to_owned() } else { format!("{place}.{key}") };
+        match self {
+            Self::None => Some(place.to_owned()),
+            Self::List(values) => values.iter().enumerate().find_map(|(index, value)| value.find_none(&below(&index.to_string()))),
+            Self::Dict(entries) => entries.iter().find_map(|(key, value)| value.find_none(&below(key))),
+            Self::Bool(_) | Self::Int(_) | Self::Float(_) | Self::Text(_) | Self::Path(_) | Self::Address(_) => None,
+        }
+    }
+}
+
+/// A value as TOML has it.
+struct Toml<'a>(&'a Data);
+
+impl serde::Serialize for Toml<'_> {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        match self.0 {
+            Data::None => serializer.serialize_none(),
+            Data::Bool(value) => serializer.serialize_bool(*value),
+            Data::Int(value) => serializer.serialize_i64(*value),
+            Data::Float(value) => serializer.serialize_f64(*value),
+            Data::Text(text) => serializer.serialize_str(text),
+            Data::Path(path) => serializer.collect_str(path),
+            Data::Address(address) => serializer.collect_str(address),
+            Data::List(values) => serializer.collect_seq(values.iter().map(Toml)),
+            Data::Dict(entries) => serializer.collect_map(entries.iter().map(|(key, value)| (key, Toml(value)))),
+        }
     }
 }
 
@@ -125,32 +153,60 @@ enum KeyOrder {
     AsWritten,
 }
 
-/// Why a value cannot be written as TOML.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub(crate) enum TomlRefusal {
-    #[error("TOML has no `None`: leave the key out")]
-    None,
-    #[error("the data of a TOML file is a dict")]
-    NotATable,
+/// How far lines are indented.
+#[derive(Debug, Clone, Copy)]
+struct Indent {
+    width: usize,
+    depth: usize,
 }
 
-fn write_key(out: &mut String, indent: Option<usize>, key: &str) {
+/// Why a value cannot be written in a format.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Refusal {
+    /// The keys down to the value, joined by `.`; empty for the whole.
+    place: String,
+    reason: &'static str,
+}
+
+impl Refusal {
+    fn new(place: &str, reason: &'static str) -> Self {
+        Self { place: place.to_owned(), reason }
+    }
+}
+
+impl fmt::Display for Refusal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.place.is_empty() { f.write_str(self.reason) } else { write!(f, "`{}`: {}", self.place, self.reason) }
+    }
+}
+
+/// Why a text is not of a format.
+///
+/// Shape: line and column count from 1, columns in characters.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct ParseError {
+    pub(crate) message: String,
+    pub(crate) line: u32,
+    pub(crate) column: u32,
+}
+
+fn write_key(out: &mut String, indent: Option<Indent>, key: &str) {
     out.push_str(&json_string(key));
     out.push_str(if indent.is_some() { ": " } else { ":" });
 }
 
 fn write_members<T>(
     out: &mut String,
-    indent: Option<usize>,
+    indent: Option<Indent>,
     (open, close): (char, char),
     members: &[T],
-    mut write: impl FnMut(&mut String, Option<usize>, &T),
+    mut write: impl FnMut(&mut String, Option<Indent>, &T),
 ) {
-    let below = indent.map(|depth| depth + 1);
-    let break_line = |out: &mut String, depth: Option<usize>| {
-        if let Some(depth) = depth {
+    let below = indent.map(|indent| Indent { depth: indent.depth + 1, ..indent });
+    let break_line = |out: &mut String, indent: Option<Indent>| {
+        if let Some(Indent { width, depth }) = indent {
             out.push('\n');
-            out.push_str(&"  ".repeat(depth));
+            out.push_str(&" ".repeat(width * depth));
         }
     };
     out.push(open);
@@ -246,13 +302,15 @@ mod tests {
         ]);
         assert_eq!(data.to_canonical_json(), r#"{"a":{},"b":[1,1.0,"ä\"\n"],"c":{"host":"::1","port":80}}"#);
         assert_eq!(
-            data.to_pretty_json(),
-            "{\n  \"b\": [\n    1,\n    1.0,\n    \"ä\\\"\\n\"\n  ],\n  \"a\": {},\n  \"c\": {\n    \"host\": \"::1\",\n    \"port\": 80\n  }\n}\n"
+            data.to_pretty_json(2),
+            "{\n  \"b\": [\n    1,\n    1.0,\n    \"ä\\\"\\n\"\n  ],\n  \"a\": {},\n  \"c\": \"[::1]:80\"\n}\n"
         );
         assert_eq!(address.to_string(), "[::1]:80");
-        assert_eq!(Data::Dict(vec![("x".to_owned(), Data::None)]).to_toml(), Err(TomlRefusal::None));
-        assert_eq!(Data::Int(1).to_toml(), Err(TomlRefusal::NotATable));
-        assert_eq!(Data::Dict(vec![("x".to_owned(), Data::Int(1))]).to_toml().unwrap(), "x = 1\n");
+        let refused = |data: Data| data.to_toml().unwrap_err().to_string();
+        assert_eq!(refused(Data::Dict(vec![("x".to_owned(), Data::None)])), "`x`: TOML has no `None`: leave the key out");
+        assert_eq!(refused(Data::Int(1)), "the data of a TOML file is a dict");
+        let ordered = json::parse(r#"{"z":{"b":1,"a":[{"x":1}]},"y":2}"#).unwrap();
+        assert_eq!(ordered.to_toml().unwrap(), "y = 2\n\n[z]\nb = 1\n\n[[z.a]]\nx = 1\n");
     }
 
     #[test]

@@ -5,6 +5,7 @@
 pub mod bundle;
 mod data;
 pub mod diagnostic;
+mod encoding;
 pub mod environment;
 mod eval;
 mod fetch;

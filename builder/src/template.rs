@@ -57,13 +57,8 @@ impl Templates {
         Self { snapshot: snapshot.clone(), environment }
     }
 
-    /// Renders a file of the project, named by its path below the project directory.
-    pub(crate) fn render_file(&self, path: &str, context: &Data) -> Result<String, Box<Diagnostic>> {
-        let Some(text) = self.snapshot.text(path) else {
-            let diagnostic =
-                Diagnostic::new("E0603", format!("`{path}` is not UTF-8 text")).hint("take the bytes as they are with `raw = True`");
-            return Err(Box::new(diagnostic));
-        };
+    /// Renders the text of a file of the project, named by its path below the project directory.
+    pub(crate) fn render_source(&self, path: &str, text: &str, context: &Data) -> Result<String, Box<Diagnostic>> {
         self.environment
             .render_named_str(path, text, to_template(context))
             .map_err(|error| Box::new(self.diagnose(&error, path, text, context)))
@@ -239,10 +234,14 @@ mod tests {
         ])
     }
 
+    fn render(path: &str) -> Result<String, Box<Diagnostic>> {
+        let snapshot = Snapshot::from_texts(FILES);
+        Templates::new(&snapshot, "components/a").render_source(path, snapshot.text(path).unwrap(), &context())
+    }
+
     #[test]
     fn renders() {
-        let templates = Templates::new(&Snapshot::from_texts(FILES), "components/a");
-        assert_eq!(templates.render_file("components/a/ok.j2", &context()).unwrap(), "part 1 1  <1>\nh:1 1 /p/x\n");
+        assert_eq!(render("components/a/ok.j2").unwrap(), "part 1 1  <1>\nh:1 1 /p/x\n");
     }
 
     #[test]
@@ -253,14 +252,8 @@ mod tests {
             let diagnostic = result.unwrap_err();
             format!("{} {} {}", diagnostic.code, diagnostic.location.as_ref().unwrap(), diagnostic.message)
         };
-        assert_eq!(
-            place(templates.render_file("components/a/bad.j2", &context())),
-            "E0601 components/a/bad.j2:2:4 not defined: `nothing.here`"
-        );
-        assert_eq!(
-            place(templates.render_file("components/a/deep.j2", &context())),
-            "E0601 components/a/bad.j2:2:4 not defined: `nothing.here`"
-        );
+        assert_eq!(place(render("components/a/bad.j2")), "E0601 components/a/bad.j2:2:4 not defined: `nothing.here`");
+        assert_eq!(place(render("components/a/deep.j2")), "E0601 components/a/bad.j2:2:4 not defined: `nothing.here`");
         assert_eq!(place(templates.render_text("a\n{{ no }}", &at, &context())), "E0601 x.star:7:3 not defined: `no`");
         for escape in ["../b/other", "//components/b/other", "//sarsen.toml"] {
             let result = templates.render_text(&format!("{{% include \"{escape}\" %}}"), &at, &context());

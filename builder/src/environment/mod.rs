@@ -4,7 +4,7 @@
 //! attribute exists is not known here: that is checked when the components are loaded.
 
 pub(crate) mod keys;
-mod tree;
+pub(crate) mod tree;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use toml::de::{DeTable, DeValue};
 
-use crate::data::Data;
+use crate::data::{Data, ParseError};
 use crate::diagnostic::{Diagnostic, Location};
 use crate::snapshot::Snapshot;
 
@@ -123,6 +123,22 @@ pub(crate) fn parse_file(snapshot: &Snapshot, file: &str, diagnostics: &mut Vec<
     }
     let file: Arc<str> = file.into();
     Some(Node { span: Span { file: file.clone(), range: table.span() }, kind: convert_table(table.get_ref(), &file) })
+}
+
+/// The data that a TOML text stands for.
+pub(crate) fn parse_data(text: &str) -> Result<Data, ParseError> {
+    let wrong = |message: String, offset: usize| {
+        let Location { line, column, .. } = Location::of_offset("", text, offset);
+        ParseError { message, line, column }
+    };
+    let (table, errors) = DeTable::parse_recoverable(text);
+    if let Some(error) = errors.first() {
+        let message = error.message().lines().next().unwrap_or("invalid TOML").trim_end_matches('.').to_owned();
+        return Err(wrong(message, error.span().map_or(0, |span| span.start)));
+    }
+    let file: Arc<str> = "".into();
+    let node = Node { span: Span { file: file.clone(), range: table.span() }, kind: convert_table(table.get_ref(), &file) };
+    node.to_data().map_err(|node| wrong(format!("{} cannot be used as a value", node.type_name()), node.span.range.start))
 }
 
 fn convert_table(table: &DeTable<'_>, file: &Arc<str>) -> NodeKind {

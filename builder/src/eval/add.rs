@@ -1,7 +1,6 @@
 //! `self.add` of a step: what was declared becomes a step of the model, and gives the value that it stands for.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
 
 use sarsen_store::{ObjectName, RelPath};
 use starlark::values::none::NoneType;
@@ -10,8 +9,9 @@ use starlark::values::{Heap, Value};
 
 use super::context::Context;
 use super::failure::Failure;
+use super::files::{Excluded, add_file, add_tree};
 use super::instance::Instance;
-use super::steps::{BuildDeclaration, Content, Declaration, FileDeclaration, PythonDeclaration};
+use super::steps::{BuildDeclaration, Declaration, PythonDeclaration};
 use super::values::PathValue;
 use crate::data::{Data, TargetPath};
 use crate::diagnostic::{Diagnostic, Location, nearest_name};
@@ -34,6 +34,7 @@ pub(super) fn add_step<'v>(
     let path_value = |path: TargetPath| heap.alloc(PathValue(path));
     match declaration {
         Declaration::File(file) => Ok(path_value(add_file(context, instance, file, at))),
+        Declaration::Tree(tree) => Ok(path_value(add_tree(context, instance, tree, at)?)),
         Declaration::Build(build) => add_build(context, instance, build, at, heap),
         Declaration::PythonEnv(python) => Ok(path_value(add_python(context, instance, python, at)?)),
         Declaration::StateDirectory { name, user, mode } => {
@@ -82,47 +83,7 @@ fn add_ready<'v>(context: &Context, kind: StepKind, at: &Location, heap: Heap<'v
     value
 }
 
-fn add_file(context: &Context, instance: &Instance<'_>, file: FileDeclaration, at: &Location) -> TargetPath {
-    context.claim_path(&file.path, at, false);
-    let wanted = file.executable;
-    let path = file.path.clone();
-    let (bytes, runnable) = render(context, instance, file, at).unwrap_or_else(|diagnostic| {
-        context.report(*diagnostic);
-        (Vec::new(), false)
-    });
-    let kind = StepKind::File { path: path.clone(), content: Arc::from(bytes), executable: wanted.unwrap_or(runnable) };
-    context.push_step(at.clone(), kind);
-    TargetPath { rest: Some(path), ..context.tree() }
-}
-
-/// The bytes of a file, and whether its source may be executed.
-fn render(context: &Context, instance: &Instance<'_>, file: FileDeclaration, at: &Location) -> Result<(Vec<u8>, bool), Box<Diagnostic>> {
-    let FileDeclaration { path, content, raw, executable: _, context: extra } = file;
-    let source = match content {
-        Content::Final(text) => return Ok((text.into_bytes(), false)),
-        Content::Inline(text) if raw => return Ok((text.into_bytes(), false)),
-        Content::Inline(text) => {
-            let rendered = context.templates(&instance.directory).render_text(&text, at, &template_context(context, instance, extra));
-            return rendered.map(|text| (text.into_bytes(), false));
-        }
-        Content::Source(source) => find_file(context, &instance.directory, &source),
-        Content::Beside => find_beside(context, &instance.directory, &path),
-    };
-    let path = source.map_err(|failure| Box::new(failure.0.at(at.clone())))?;
-    let origin = context.scene.snapshot.file(&path);
-    let executable = origin.is_some_and(|file| file.executable);
-    if raw {
-        return Ok((origin.map(|file| file.content.to_vec()).unwrap_or_default(), executable));
-    }
-    let rendered = context.templates(&instance.directory).render_file(&path, &template_context(context, instance, extra));
-    rendered.map(|text| (text.into_bytes(), executable)).map_err(|diagnostic| Box::new(rendered_for(*diagnostic, at)))
-}
-
-fn rendered_for(diagnostic: Diagnostic, at: &Location) -> Diagnostic {
-    if diagnostic.location.is_none() { diagnostic.at(at.clone()) } else { diagnostic.note("rendered for this file", at.clone()) }
-}
-
-fn template_context(context: &Context, instance: &Instance<'_>, extra: Vec<(String, Data)>) -> Data {
+pub(super) fn template_context(context: &Context, instance: &Instance<'_>, extra: Vec<(String, Data)>) -> Data {
     let usual = [("component", instance.template_fields()), ("host", context.host_fields()), ("environment", context.environment_fields())];
     let mut entries: Vec<(String, Data)> = usual.into_iter().map(|(name, fields)| (name.to_owned(), Data::Dict(fields))).collect();
     entries.retain(|(name, _)| !extra.iter().any(|(own, _)| own == name));
@@ -131,7 +92,7 @@ fn template_context(context: &Context, instance: &Instance<'_>, extra: Vec<(Stri
 }
 
 /// The file of a step without origin: by its base name, then by its whole path, beside the definition.
-fn find_beside(context: &Context, directory: &str, path: &RelPath) -> Result<String, Failure> {
+pub(super) fn find_beside(context: &Context, directory: &str, path: &RelPath) -> Result<String, Failure> {
     let snapshot = &context.scene.snapshot;
     let candidates = [format!("{directory}/{}", path.file_name()), format!("{directory}/{path}")];
     if let Some(found) = candidates.iter().find(|candidate| snapshot.file(candidate).is_some()) {
@@ -148,7 +109,7 @@ pub(super) fn find_file(context: &Context, directory: &str, written: &str) -> Re
 }
 
 /// The path below the project directory that a definition in `directory` means.
-fn project_path(directory: &str, written: &str) -> Result<String, Failure> {
+pub(super) fn project_path(directory: &str, written: &str) -> Result<String, Failure> {
     let path = match written.strip_prefix("//") {
         Some(path) => path.to_owned(),
         None => format!("{directory}/{written}"),
@@ -161,7 +122,7 @@ fn project_path(directory: &str, written: &str) -> Result<String, Failure> {
     Ok(path)
 }
 
-fn missing(context: &Context, directory: &str, written: &str, looked_for: &str) -> Failure {
+pub(super) fn missing(context: &Context, directory: &str, written: &str, looked_for: &str) -> Failure {
     let beside: Vec<&str> =
         context.scene.snapshot.files_below(directory).map(|(path, _)| path).filter(|path| !super::is_starlark(path)).collect();
     let failure = Failure::new("E0427", format!("there is no file `{looked_for}`"));
@@ -182,7 +143,7 @@ fn add_build<'v>(
     at: &Location,
     heap: Heap<'v>,
 ) -> Result<Value<'v>, Failure> {
-    let BuildDeclaration { name, script, sources, inputs, environment, outputs: output_names, timeout_s } = build;
+    let BuildDeclaration { name, script, sources, exclude, inputs, environment, outputs: output_names, timeout_s } = build;
     context.claim("builds", &name, at);
     let mut outputs = BTreeMap::new();
     let mut values = Vec::new();
@@ -193,13 +154,14 @@ fn add_build<'v>(
         values.push((output.clone(), heap.alloc(PathValue(path))));
         outputs.insert(output, id);
     }
-    let sources = read_sources(context, &instance.directory, &sources, at);
+    let excluded = Excluded::parse(&exclude)?;
+    let sources = read_sources(context, &instance.directory, &sources, &excluded, at);
     context.push_step(at.clone(), StepKind::Build(Build { name, script, sources, environment, inputs, outputs, timeout_s }));
     Ok(if let [(_, value)] = values.as_slice() { *value } else { heap.alloc(AllocStruct(values)) })
 }
 
 /// Reads the sources of a build; what is missing is reported.
-fn read_sources(context: &Context, directory: &str, written: &[String], at: &Location) -> Vec<Source> {
+fn read_sources(context: &Context, directory: &str, written: &[String], excluded: &Excluded, at: &Location) -> Vec<Source> {
     let snapshot = &context.scene.snapshot;
     let entry = |path: Option<RelPath>, file: &SnapshotFile| (path, file.content.clone(), file.executable);
     let mut sources: Vec<Source> = Vec::new();
@@ -213,7 +175,11 @@ fn read_sources(context: &Context, directory: &str, written: &[String], at: &Loc
         };
         let files: Vec<_> = match snapshot.file(&path) {
             Some(file) => vec![entry(None, file)],
-            None => snapshot.files_below(&path).filter_map(|(below, file)| Some(entry(Some(below.parse().ok()?), file))).collect(),
+            None => snapshot
+                .files_below(&path)
+                .filter(|(below, _)| !excluded.has(below))
+                .filter_map(|(below, file)| Some(entry(Some(below.parse().ok()?), file)))
+                .collect(),
         };
         if files.is_empty() {
             context.report(missing(context, directory, source, &path).0.at(at.clone()));

@@ -11,6 +11,7 @@ mod component;
 mod context;
 mod convert;
 mod failure;
+mod files;
 mod instance;
 mod loader;
 mod messages;

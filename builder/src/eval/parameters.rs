@@ -70,7 +70,7 @@ mod tests {
     fn parameters_have_near_names_or_are_listed() {
         let hints = |text| word(text, None).unwrap().hints;
         assert_eq!(hints("Found `attribute` extra named parameter(s) for call to component"), ["did you mean `attributes`?"]);
-        assert_eq!(hints("Found `xyzzy` extra named parameter(s) for call to Directory"), ["known are `path`"]);
+        assert_eq!(hints("Found `xyzzy` extra named parameter(s) for call to Directory"), ["known are `path`, `source`, `exclude`"]);
         assert!(hints("Found `a` `b` extra named parameter(s) for call to mine").is_empty());
         assert!(word("Something else", None).is_none());
     }

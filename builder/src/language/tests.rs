@@ -9,7 +9,7 @@ use crate::snapshot::Snapshot;
 use crate::{Assessment, Input, assess};
 
 /// What examples may use beside the definition, and whom they meet.
-const SURROUNDINGS: [(&str, &str); 7] = [
+const SURROUNDINGS: [(&str, &str); 8] = [
     ("sarsen.toml", "[project]\nname = \"demo\"\n"),
     (
         "environments/dev/environment.toml",
@@ -21,6 +21,7 @@ const SURROUNDINGS: [(&str, &str); 7] = [
     ),
     ("components/it/app.conf", "listen on {{ component.port }}\n"),
     ("components/it/tick.sh.j2", "#!/bin/sh\n"),
+    ("components/it/assets-1.2.tar.gz", "unpacked by builds only"),
     ("components/it/src/main.c", "int main(void) { return 0; }\n"),
     (
         "components/it/requirements.lock",

@@ -350,3 +350,35 @@ fn wheels_are_fetched_once_and_installed_without_network() {
     let RecipeError::Fetch(error) = &failures[0].error else { panic!("{failures:?}") };
     assert!(error.to_string().contains("DO NOT MATCH THE HASHES"), "{error}");
 }
+
+#[test]
+fn an_archive_is_unpacked_without_its_first_directory() {
+    let workshop = Workshop::new();
+    let project = workshop.directory.path().join("project");
+    let beside = project.join("components/it");
+    fs::create_dir_all(beside.join("site-1.0/css")).unwrap();
+    fs::create_dir_all(project.join("environments/dev")).unwrap();
+    for (path, text) in [
+        ("sarsen.toml", "[project]\nname = \"demo\"\n"),
+        ("environments/dev/environment.toml", "[hosts]\nweb1 = [\"it\"]\n"),
+        (
+            "components/it/component.star",
+            "def configure(self):\n    site = self.add(Archive(\"site\", source = \"the site.tar.gz\", strip = 1))\n    self.add(Symlink(\"site\", site / \"css\"))\n\nIt = component(configure = configure)\n",
+        ),
+        ("components/it/site-1.0/css/site.css", "p {}\n"),
+        ("components/it/site-1.0/._metadata", "x"),
+    ] {
+        fs::write(project.join(path), text).unwrap();
+    }
+    let packed =
+        Command::new("tar").args(["-C", beside.to_str().unwrap(), "-czf", "the site.tar.gz", "site-1.0"]).current_dir(&beside).status();
+    assert!(packed.unwrap().success());
+    let snapshot = sarsen_builder::snapshot::Snapshot::read(&project).unwrap();
+    let input = sarsen_builder::Input { snapshot: &snapshot, environment: "dev", local_root: ROOT, workers: 1 };
+    let (realised, _) = workshop.realise(&sarsen_builder::evaluate(&input).unwrap());
+    let object = &realised.hosts[0].manifest.components[0].object;
+    let link = fs::read_link(workshop.store.object_path(object).join("site")).unwrap();
+    let name = link.strip_prefix(format!("{ROOT}/store")).unwrap();
+    assert_eq!(fs::read_to_string(workshop.store.root().join("store").join(name).join("site.css")).unwrap(), "p {}\n");
+    assert!(!workshop.store.root().join("store").join(name).join("../._metadata").exists());
+}

@@ -1,4 +1,4 @@
-//! Steps that make content: files, directories, links, builds, Python environments.
+//! Steps that make content, beside files: links, builds, Python environments.
 
 #![expect(clippy::too_many_arguments, reason = "what definitions name is arguments")]
 
@@ -9,7 +9,6 @@ use starlark::environment::GlobalsBuilder;
 use starlark::eval::Evaluator;
 use starlark::starlark_module;
 use starlark::values::list::UnpackList;
-use starlark::values::none::NoneOr;
 use starlark::values::{Value, ValueLike};
 
 use super::{Declaration, bounded, checked_absolute, checked_name, make};
@@ -22,38 +21,14 @@ use crate::model::StepKind;
 /// The longest build, in seconds: a day.
 const BUILD_TIMEOUT_S_MAX: u32 = 86_400;
 
-/// `File(...)`.
-#[derive(Debug)]
-pub(in crate::eval) struct FileDeclaration {
-    pub(in crate::eval) path: RelPath,
-    pub(in crate::eval) content: Content,
-    /// Whether the bytes are taken as they are.
-    pub(in crate::eval) raw: bool,
-    /// Nothing: as the source has it.
-    pub(in crate::eval) executable: Option<bool>,
-    /// What templates see beyond the usual.
-    pub(in crate::eval) context: Vec<(String, Data)>,
-}
-
-/// Where a file's bytes come from.
-#[derive(Debug)]
-pub(in crate::eval) enum Content {
-    /// The file of the same name beside the definition.
-    Beside,
-    /// A file of the project.
-    Source(String),
-    /// A text.
-    Inline(String),
-    /// Rendered already, from data.
-    Final(String),
-}
-
 /// `Build(...)`.
 #[derive(Debug)]
 pub(in crate::eval) struct BuildDeclaration {
     pub(in crate::eval) name: String,
     pub(in crate::eval) script: String,
     pub(in crate::eval) sources: Vec<String>,
+    /// Patterns as in `.gitignore`, for what lies in directories among the sources.
+    pub(in crate::eval) exclude: Vec<String>,
     pub(in crate::eval) inputs: Vec<ObjectId>,
     pub(in crate::eval) environment: BTreeMap<String, String>,
     pub(in crate::eval) outputs: Vec<String>,
@@ -68,7 +43,7 @@ pub(in crate::eval) struct PythonDeclaration {
     pub(in crate::eval) python: String,
 }
 
-fn rel_path(path: &str, what: &str) -> Result<RelPath, Failure> {
+pub(super) fn rel_path(path: &str, what: &str) -> Result<RelPath, Failure> {
     path.parse().map_err(|error: sarsen_store::InvalidPath| {
         let failure = Failure::new("E0409", format!("{what}: {error}"));
         if path.starts_with('/') {
@@ -79,30 +54,7 @@ fn rel_path(path: &str, what: &str) -> Result<RelPath, Failure> {
     })
 }
 
-fn executable(mode: Option<i32>) -> Result<Option<bool>, Failure> {
-    let Some(mode) = mode else { return Ok(None) };
-    if mode & !0o777 != 0 {
-        let failure = Failure::new("E0416", format!("mode 0o{mode:o} is not possible: the immutable tree has no set-id and sticky bits"));
-        return Err(failure.hint("write 0o644 or 0o755"));
-    }
-    if mode & 0o444 == 0 {
-        return Err(Failure::new("E0416", format!("mode 0o{mode:o} makes the file unreadable")).hint("write 0o644 or 0o755"));
-    }
-    Ok(Some(mode & 0o111 != 0))
-}
-
-fn formatted(format: &str, data: Value<'_>, path: &RelPath) -> Result<String, Failure> {
-    let data = to_data(data, &format!("`data` of `{path}`"))?;
-    match format {
-        "json" => Ok(data.to_pretty_json()),
-        "toml" => data.to_toml().map_err(|refusal| Failure::new("E0417", refusal.to_string())),
-        other => {
-            Err(Failure::new("E0417", format!("`{other}` is not a format that can be written")).hint("formats are \"json\" and \"toml\""))
-        }
-    }
-}
-
-fn context_entries(context: Option<Value<'_>>) -> Result<Vec<(String, Data)>, Failure> {
+pub(super) fn context_entries(context: Option<Value<'_>>) -> Result<Vec<(String, Data)>, Failure> {
     let Some(context) = context else { return Ok(Vec::new()) };
     let data = to_data(context, "`context`")?;
     if let Data::Dict(entries) = data {
@@ -149,106 +101,6 @@ fn check_variables(variables: &BTreeMap<String, String>) -> Result<(), Failure> 
 
 #[starlark_module]
 pub(in crate::eval) fn builtins(builder: &mut GlobalsBuilder) {
-    /// A regular file of the component's tree, rendered at evaluation.
-    ///
-    /// Without any origin it is the file of the same name beside the definition. The mode on the target is 0444, or 0555 if it may be
-    /// executed: the tree is immutable and belongs to nobody.
-    ///
-    /// # Arguments
-    /// * `path`: where it lies in the tree; relative, without `..`
-    /// * `content`: the text itself, a template unless `raw`; `""` gives an empty file
-    /// * `source`: the file to take instead: beside the definition, or of the project as `//lib/NAME`; a template unless `raw`
-    /// * `template`: the same as `source`, for templates that say so in their name
-    /// * `raw`: whether the bytes are taken as they are, so that they need not be UTF-8
-    /// * `mode`: permission bits, of which only "may be executed" is kept; if not given, as the source has it
-    /// * `format`: how `data` is written: `"json"` or `"toml"`
-    /// * `data`: (any) plain values to be written in `format`
-    /// * `context`: (dict) further names for the template, beside `component`, `host` and `environment`
-    ///
-    /// # Returns
-    /// `self.add` gives its `Path`
-    ///
-    /// # Errors
-    /// * `E0409`: the path is absolute or leads outside
-    /// * `E0411`: another step has this path, or what should be a directory is none
-    /// * `E0416`: the mode has set-id bits, or nobody could read the file
-    /// * `E0417`: the data cannot be written in the format
-    /// * `E0421`: two origins, or half of one
-    /// * `E0426`, `E0427`: the source lies outside of the project, or does not exist
-    /// * `E0601` to `E0606`: the template is wrong
-    ///
-    /// # Example
-    /// ```python
-    /// self.add(File("app.conf"))
-    /// self.add(File("bin/tick", template = "tick.sh.j2", mode = 0o755))
-    /// self.add(File("motd", content = "{{ host.name }} says {{ word }}\n", context = {"word": "hello"}))
-    /// self.add(File("etc/app.json", format = "json", data = {"port": self.port}))
-    /// ```
-    fn File<'v>(
-        path: &str,
-        #[starlark(require = named, default = NoneOr::None)] content: NoneOr<&str>,
-        #[starlark(require = named, default = NoneOr::None)] source: NoneOr<&str>,
-        #[starlark(require = named, default = NoneOr::None)] template: NoneOr<&str>,
-        #[starlark(require = named, default = false)] raw: bool,
-        #[starlark(require = named, default = NoneOr::None)] mode: NoneOr<i32>,
-        #[starlark(require = named, default = NoneOr::None)] format: NoneOr<&str>,
-        #[starlark(require = named, default = NoneOr::None)] data: NoneOr<Value<'v>>,
-        #[starlark(require = named, default = NoneOr::None)] context: NoneOr<Value<'v>>,
-        eval: &mut Evaluator<'v, '_, '_>,
-    ) -> starlark::Result<StepValue> {
-        let path = rel_path(path, "File")?;
-        let executable = executable(mode.into_option())?;
-        let context = context_entries(context.into_option())?;
-        let content = match (content.into_option(), source.into_option(), template.into_option(), format.into_option(), data.into_option())
-        {
-            (None, None, None, None, None) => Content::Beside,
-            (Some(text), None, None, None, None) => Content::Inline(text.to_owned()),
-            (None, Some(source), None, None, None) => Content::Source(source.to_owned()),
-            (None, None, Some(_), None, None) if raw => {
-                return Err(Failure::new("E0421", "a template is rendered, `raw = True` is not")
-                    .hint("use `source = ...` with `raw = True`")
-                    .into());
-            }
-            (None, None, Some(template), None, None) => Content::Source(template.to_owned()),
-            (None, None, None, Some(format), Some(data)) => Content::Final(formatted(format, data, &path)?),
-            (None, None, None, Some(_), None) | (None, None, None, None, Some(_)) => {
-                return Err(Failure::new("E0421", "`format` and `data` belong together")
-                    .hint("for example `format = \"json\", data = {...}`")
-                    .into());
-            }
-            _ => {
-                return Err(Failure::new("E0421", "a file has one origin")
-                    .hint("give one of `content`, `source`, `template`, and `format` with `data`")
-                    .into());
-            }
-        };
-        let label = format!("File `{path}`");
-        Ok(make(eval, label, Declaration::File(FileDeclaration { path, content, raw, executable, context }))?)
-    }
-
-    /// A directory of the component's tree; what is immutable is empty for ever.
-    ///
-    /// Directories above files are there anyway. Mutable data belongs into a `StateDirectory`.
-    ///
-    /// # Arguments
-    /// * `path`: where it lies in the tree; relative, without `..`
-    ///
-    /// # Returns
-    /// `self.add` gives its `Path`
-    ///
-    /// # Errors
-    /// * `E0409`: the path is absolute or leads outside
-    /// * `E0411`: the path is that of a file or link; that of another directory is fine
-    ///
-    /// # Example
-    /// ```python
-    /// self.add(Directory("etc/conf.d"))
-    /// ```
-    fn Directory<'v>(path: &str, eval: &mut Evaluator<'v, '_, '_>) -> starlark::Result<StepValue> {
-        let path = rel_path(path, "Directory")?;
-        Ok(make(eval, format!("Directory `{path}`"), Declaration::Ready(StepKind::Directory { path }))?)
-    }
-
     /// A symbolic link of the component's tree.
     ///
     /// # Arguments
@@ -285,6 +137,7 @@ pub(in crate::eval) fn builtins(builder: &mut GlobalsBuilder) {
     /// * `name`: unique in the component; the object is called `<component>-<name>`
     /// * `script`: the script
     /// * `sources`: files and directories: beside the definition, or of the project as `//lib/NAME`
+    /// * `exclude`: (list of str) what is left out of directories among the sources, in patterns of `.gitignore`
     /// * `inputs`: (list of Path) objects that it may see beyond those that script and environment name
     /// * `env`: (dict of str or Path) environment variables
     /// * `outputs`: names of outputs, each a variable of the script; if not given, `out` alone
@@ -312,6 +165,7 @@ pub(in crate::eval) fn builtins(builder: &mut GlobalsBuilder) {
         name: &str,
         script: &str,
         #[starlark(require = named, default = UnpackList::default())] sources: UnpackList<String>,
+        #[starlark(require = named, default = UnpackList::default())] exclude: UnpackList<String>,
         #[starlark(require = named, default = UnpackList::default())] inputs: UnpackList<Value<'v>>,
         #[starlark(require = named)] env: Option<Value<'v>>,
         #[starlark(require = named)] outputs: Option<UnpackList<String>>,
@@ -329,6 +183,7 @@ pub(in crate::eval) fn builtins(builder: &mut GlobalsBuilder) {
             name: checked_name(name, "build")?,
             script: script.to_owned(),
             sources: sources.items,
+            exclude: exclude.items,
             inputs: inputs.into_iter().collect(),
             environment,
             outputs,

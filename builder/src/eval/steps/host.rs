@@ -12,6 +12,7 @@ use starlark::values::Value;
 use starlark::values::list::UnpackList;
 use starlark::values::none::NoneOr;
 
+use super::mode::parse_mode;
 use super::{Declaration, bounded, checked_absolute, checked_name, checked_unit, checked_user, make};
 use crate::eval::context::Context;
 use crate::eval::convert::{to_text, to_text_map, to_texts};
@@ -42,6 +43,9 @@ fn unit_name(name: &str) -> Result<String, Failure> {
     }
     Ok(name.to_owned())
 }
+
+/// Who may look into a state directory, unless a definition says otherwise.
+const STATE_MODE_DEFAULT: u32 = 0o750;
 
 /// Where no link can be or should be: what the kernel makes up.
 const NO_LINKS: [&str; 3] = ["/proc/", "/sys/", "/dev/"];
@@ -179,7 +183,7 @@ pub(in crate::eval) fn builtins(builder: &mut GlobalsBuilder) {
     /// # Arguments
     /// * `name`: unique in the component
     /// * `user`: the owner; if not given, the environment's `service_user`, else the user of the installation
-    /// * `mode`: permission bits, 0 to 0o1777
+    /// * `mode`: (int or str) permission bits as `0o700`, `"0700"` or `"rwx------"`, up to 0o1777; 0o750 if not given
     ///
     /// # Returns
     /// `self.add` gives its `Path`, which `self.state(name)` gives later
@@ -197,13 +201,15 @@ pub(in crate::eval) fn builtins(builder: &mut GlobalsBuilder) {
     fn StateDirectory<'v>(
         name: &str,
         #[starlark(require = named, default = NoneOr::None)] user: NoneOr<&str>,
-        #[starlark(require = named, default = 0o750)] mode: i32,
+        #[starlark(require = named, default = NoneOr::None)] mode: NoneOr<Value<'v>>,
         eval: &mut Evaluator<'v, '_, '_>,
     ) -> starlark::Result<StepValue> {
         let context = Context::find(eval).ok_or_else(|| crate::eval::component::outside("steps are made"))?;
         let user = user.into_option().map(checked_user).transpose()?.or_else(|| context.scene.environment.service_user.clone());
-        let mode = u32::try_from(mode).ok().filter(|mode| mode & !0o1777 == 0);
-        let mode = mode.ok_or_else(|| Failure::new("E0416", "the mode of a state directory goes from 0 to 0o1777").hint("write 0o750"))?;
+        let mode = mode.into_option().map_or(Ok(STATE_MODE_DEFAULT), parse_mode)?;
+        if mode & !0o1777 != 0 {
+            return Err(Failure::new("E0416", "the mode of a state directory goes from 0 to 0o1777").hint("write 0o750").into());
+        }
         let declaration = Declaration::StateDirectory { name: checked_name(name, "state directory")?, user, mode };
         Ok(make(eval, format!("StateDirectory `{name}`"), declaration)?)
     }

@@ -2,13 +2,18 @@
 
 mod activation;
 mod content;
+mod file;
 mod host;
+mod mode;
 
+use starlark::environment::GlobalsBuilder;
 use starlark::eval::Evaluator;
 
 pub(super) use activation::builtins as activation;
-pub(super) use content::{BuildDeclaration, Content, FileDeclaration, PythonDeclaration, builtins as content};
+pub(super) use content::{BuildDeclaration, PythonDeclaration};
+pub(super) use file::{Content, FileDeclaration, Formatted, TreeDeclaration};
 pub(super) use host::builtins as host;
+pub(super) use mode::render_mode;
 
 use super::context::Context;
 use super::failure::Failure;
@@ -16,11 +21,19 @@ use super::instance::remember;
 use super::values::StepValue;
 use crate::model::StepKind;
 
+/// All steps that make content.
+pub(super) fn content(builder: &mut GlobalsBuilder) {
+    content::builtins(builder);
+    file::builtins(builder);
+}
+
 /// A step before it belongs to a component.
 #[derive(Debug)]
 pub(super) enum Declaration {
     /// Rendered when it is added.
     File(FileDeclaration),
+    /// Its files are read when it is added.
+    Tree(TreeDeclaration),
     /// Its sources are read when it is added.
     Build(BuildDeclaration),
     /// Its lock file is read when it is added.
