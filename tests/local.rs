@@ -54,6 +54,35 @@ fn touch_makes_its_file_and_then_has_nothing_to_do() {
 }
 
 #[test]
+fn old_generations_are_given_up_as_the_plan_said() {
+    let world = World::of("touch");
+    world.append("sarsen.toml", "\n[retention]\nkeep_last = 2\nkeep_days = 0\n");
+    for number in 1..=4 {
+        let file = world.path().join(format!("touched-{number}"));
+        world.write(
+            "environments/dev/environment.toml",
+            &format!(
+                "[environment]\nconnect = \"local\"\n\n[hosts]\nlocalhost = [\"touch\"]\n\n[components.touch]\nfile = \"{}\"\n",
+                file.display()
+            ),
+        );
+        let planned = world.sarsen(&["plan", "dev"]).expect(0);
+        let deployed = world.sarsen(&["deploy", "dev", "--yes"]).expect(0);
+        // The newest two stay.
+        if let Some(expired) = (number > 2).then(|| number - 2) {
+            planned.says(&format!("give up  generation  {expired}"));
+            deployed.says(&format!("gave up generation {expired}"));
+        }
+    }
+    let history = world.sarsen(&["history", "dev"]).expect(0).snapshot();
+    assert_eq!(history.matches("given up").count(), 2, "{history}");
+    world.sarsen(&["rollback", "dev", "--to", "1", "--yes"]).expect(1).says("generation 1 was given up by the project's retention");
+    // Generation 4 is current, and a rollback from it would return to 3.
+    world.sarsen(&["store", "gc", "--keep-last", "1"]).expect(0).says("0 objects to remove");
+    world.sarsen(&["rollback", "dev", "--yes"]).expect(0);
+}
+
+#[test]
 fn a_service_that_is_gone_is_not_reported_as_nothing_to_do() {
     let (world, address) = hello();
     world.sarsen(&["deploy", "dev", "--yes"]).expect(0);

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use sarsen_activator::layout::{self, ProfileName};
 use sarsen_activator::supervisor::Part;
+use sarsen_store::gc::Retention;
 use sarsen_store::{Digest, InvalidDigest};
 
 /// What `--help` prints.
@@ -18,6 +19,8 @@ Commands:
   supervise --profile NAME           Run the development supervisor
   install   --digest DIGEST          Take the place of the activator with this BLAKE3 digest, if it is this program
   rollback  --profile NAME [--to N]  Return to the recorded previous generation, or to generation N
+  collect   [--profile NAME] [--keep-last N] [--keep-days DAYS]
+                                     Give up older generations (of the newest 10 and the last 30 days none), and remove what nobody needs
 
 Options:
   --root DIR      The installation: /var/lib/sarsen for root, else ~/.local/share/sarsen
@@ -40,6 +43,7 @@ pub(crate) enum Command {
     Supervise { profile: ProfileName, part: Part },
     Rollback { profile: ProfileName, to: Option<u64> },
     Install { digest: Digest },
+    Collect { profile: Option<ProfileName>, retention: Retention },
 }
 
 /// What cannot be understood.
@@ -61,6 +65,8 @@ pub(crate) enum UsageError {
     RelativeRoot(String),
     #[error("`{0}` is not the number of a generation")]
     NotANumber(String),
+    #[error("`{option}` wants a number, not `{value}`")]
+    NotACount { option: &'static str, value: String },
     #[error("`install` needs `--digest`")]
     NoDigest,
     #[error(transparent)]
@@ -76,6 +82,8 @@ struct Typed {
     profile: Option<ProfileName>,
     to: Option<u64>,
     digest: Option<Digest>,
+    keep_last: Option<u32>,
+    keep_days: Option<u32>,
     worker: bool,
     help: bool,
 }
@@ -91,7 +99,7 @@ impl Arguments {
             return Err(typed.words.get(1).map_or(UsageError::NoCommand, |word| UsageError::Unknown(word.clone())));
         };
         typed.check(name)?;
-        let Typed { root, profile, to, digest, worker, .. } = typed;
+        let Typed { root, profile, to, digest, worker, keep_last, keep_days, .. } = typed;
         let needed = |profile: Option<ProfileName>| profile.ok_or_else(|| UsageError::NoProfile(typed.words[0].clone()));
         let command = match name.as_str() {
             "serve" => Command::Serve,
@@ -99,6 +107,11 @@ impl Arguments {
             "settle" => Command::Settle { profile },
             "supervise" => Command::Supervise { profile: needed(profile)?, part: if worker { Part::Worker } else { Part::Keeper } },
             "rollback" => Command::Rollback { profile: needed(profile)?, to },
+            "collect" => {
+                let default = Retention::default();
+                let keep_last = keep_last.unwrap_or(default.keep_last);
+                Command::Collect { profile, retention: Retention { keep_last, keep_days: keep_days.unwrap_or(default.keep_days) } }
+            }
             "install" => Command::Install { digest: digest.ok_or(UsageError::NoDigest)? },
             _ => return Err(UsageError::Unknown(name.clone())),
         };
@@ -128,6 +141,8 @@ impl Typed {
                     let number = value("--to")?.to_string_lossy().into_owned();
                     set(&mut typed.to, layout::parse_generation_number(&number).ok_or(UsageError::NotANumber(number))?, "--to")?;
                 }
+                "--keep-last" => set(&mut typed.keep_last, count("--keep-last", &value("--keep-last")?)?, "--keep-last")?,
+                "--keep-days" => set(&mut typed.keep_days, count("--keep-days", &value("--keep-days")?)?, "--keep-days")?,
                 _ if text.starts_with('-') => return Err(UsageError::Unknown(text)),
                 _ => typed.words.push(text),
             }
@@ -143,6 +158,12 @@ impl Typed {
         if self.digest.is_some() && command != "install" {
             return misplaced("--digest");
         }
+        if self.keep_last.is_some() && command != "collect" {
+            return misplaced("--keep-last");
+        }
+        if self.keep_days.is_some() && command != "collect" {
+            return misplaced("--keep-days");
+        }
         if self.worker && command != "supervise" {
             return misplaced("--worker");
         }
@@ -151,6 +172,11 @@ impl Typed {
         }
         Ok(())
     }
+}
+
+fn count(option: &'static str, value: &OsString) -> Result<u32, UsageError> {
+    let value = value.to_string_lossy();
+    value.parse().map_err(|_| UsageError::NotACount { option, value: value.into_owned() })
 }
 
 fn set<T>(place: &mut Option<T>, value: T, option: &'static str) -> Result<(), UsageError> {
@@ -178,12 +204,20 @@ mod tests {
         check("settle --root /r --profile shop", Ok(Command::Settle { profile: Some(shop()) }));
         check("--root /r rollback --profile shop --to 3", Ok(Command::Rollback { profile: shop(), to: Some(3) }));
         check("supervise --worker --profile shop", Ok(Command::Supervise { profile: shop(), part: Part::Worker }));
+        let retention = |keep_last, keep_days| Retention { keep_last, keep_days };
+        check("collect", Ok(Command::Collect { profile: None, retention: Retention::default() }));
+        check(
+            "collect --profile shop --keep-last 2 --keep-days 0",
+            Ok(Command::Collect { profile: Some(shop()), retention: retention(2, 0) }),
+        );
         check("anything --help", Ok(Command::Help));
         check("", Err("no command is given"));
         check("dance", Err("`dance` is not known here"));
         check("serve serve", Err("`serve` is not known here"));
         check("serve --profile shop", Err("`serve` takes no `--profile`"));
         check("settle --to 1", Err("`settle` takes no `--to`"));
+        check("settle --keep-days 1", Err("`settle` takes no `--keep-days`"));
+        check("collect --keep-last few", Err("`--keep-last` wants a number, not `few`"));
         check("rollback", Err("`rollback` needs `--profile`"));
         check("rollback --profile shop --to 0", Err("`0` is not the number of a generation"));
         check("rollback --profile shop --to", Err("`--to` needs a value"));

@@ -27,6 +27,11 @@ impl Moment {
     }
 }
 
+/// The time of day, for ages of what is on disk: never for deadlines.
+pub fn now() -> SystemTime {
+    SystemTime::now()
+}
+
 /// Seconds since 1970; 0 if the clock stands before.
 pub fn unix_seconds() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |passed| passed.as_secs())

@@ -13,6 +13,7 @@ use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use sarsen_store::fsutil::{self, FsError};
+use sarsen_store::gc::Retention;
 use sarsen_store::manifest::{Identity, Manifest};
 use sarsen_store::{ObjectRef, ObjectStore};
 
@@ -21,6 +22,7 @@ use crate::error::describe;
 use crate::protocol::{Activation, Facts, GenerationInfo, Request, Response, Status, Trial};
 use crate::target::{ANSWER_TIMEOUT, Freshness, Session, Target, TargetError};
 
+mod collect;
 mod run;
 mod space;
 
@@ -67,6 +69,8 @@ pub struct Options<'a> {
     pub who: String,
     /// The project's source revision.
     pub revision: Option<String>,
+    /// Which generations hosts keep when all is confirmed; none are given up without it.
+    pub retention: Option<Retention>,
     /// Is told what happens: the host's name and one line.
     pub events: &'a (dyn Fn(&str, &str) + Sync),
 }
@@ -154,6 +158,15 @@ pub struct Comparison {
     pub refusals: Vec<String>,
     /// Who holds the host's lock, if anybody.
     pub locked_by: Option<String>,
+    /// Generations that would be given up afterwards, ascending.
+    pub expired: Vec<u64>,
+}
+
+impl Comparison {
+    /// The generations that a deployment would give up: none where it would change nothing.
+    pub fn given_up(&self) -> &[u64] {
+        if self.plan.unchanged { &[] } else { &self.expired }
+    }
 }
 
 /// Why a host could not be compared.
@@ -177,7 +190,11 @@ pub enum CompareError {
 pub fn deploy(hosts: &[HostDeployment], store: &ObjectStore, options: &Options<'_>) -> DeploymentReport {
     let work: Vec<run::Work<'_>> =
         hosts.iter().map(|deployment| run::Work { host: &deployment.host, change: run::Change::Deploy { deployment, store } }).collect();
-    run::run(&work, options)
+    let report = run::run(&work, options);
+    if let Some(retention) = options.retention {
+        collect::collect(hosts, &report, retention, options);
+    }
+    report
 }
 
 /// Brings all hosts back to generation `to`, or to the one that was current before the present one.
@@ -186,9 +203,14 @@ pub fn rollback(hosts: &[Host], to: Option<u64>, options: &Options<'_>) -> Deplo
     run::run(&work, options)
 }
 
-/// Asks every host what deploying would change there. Changes nothing.
-pub fn compare(hosts: &[HostDeployment], store: &ObjectStore, jobs: usize) -> Vec<Result<Comparison, CompareError>> {
-    in_parallel(hosts, jobs, |deployment| compare_host(deployment, store))
+/// Asks every host what deploying would change there, and giving up generations by this policy afterwards. Changes nothing.
+pub fn compare(
+    hosts: &[HostDeployment],
+    store: &ObjectStore,
+    retention: Option<Retention>,
+    jobs: usize,
+) -> Vec<Result<Comparison, CompareError>> {
+    in_parallel(hosts, jobs, |deployment| compare_host(deployment, store, retention))
 }
 
 /// Asks every host what runs there.
@@ -210,18 +232,19 @@ pub fn history(hosts: &[Host], limit: u32, jobs: usize) -> Vec<Result<Vec<Genera
     })
 }
 
-fn compare_host(deployment: &HostDeployment, store: &ObjectStore) -> Result<Comparison, CompareError> {
+fn compare_host(deployment: &HostDeployment, store: &ObjectStore, retention: Option<Retention>) -> Result<Comparison, CompareError> {
     let (mut session, facts) = open(&deployment.host, Freshness::Shared)?;
     let mut refusals = refusals(&facts, deployment, store);
     let request = Request::Compare {
         bundle: deployment.bundle.clone(),
         manifest: Box::new(deployment.manifest.clone()),
         units: read_units(deployment, store).map_err(|source| CompareError::Unit { bundle: deployment.bundle.clone(), source })?,
+        retention,
     };
     match session.request(&request, ANSWER_TIMEOUT, &mut |_| {})? {
-        Response::Compared { plan, unmet } => {
+        Response::Compared { plan, unmet, expired } => {
             refusals.extend(unmet);
-            Ok(Comparison { current: facts.current, plan, refusals, locked_by: facts.locked_by })
+            Ok(Comparison { current: facts.current, plan, refusals, locked_by: facts.locked_by, expired })
         }
         other => Err(session.unexpected("the comparison", other).into()),
     }

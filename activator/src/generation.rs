@@ -79,8 +79,8 @@ pub struct Record {
 }
 
 impl Record {
-    /// What is told about it.
-    pub fn to_info(&self, current: Option<u64>) -> GenerationInfo {
+    /// What is told about it; `given_up` says that its bundle is not kept any more.
+    pub fn to_info(&self, current: Option<u64>, given_up: bool) -> GenerationInfo {
         let reason = match (&self.reason, &self.failure) {
             (Some(reason), Some(failure)) => Some(format!("{reason}; going back failed: {failure}")),
             (reason, _) => reason.clone(),
@@ -95,6 +95,7 @@ impl Record {
             result: self.result.as_str().to_owned(),
             reason,
             current: current == Some(self.number),
+            given_up,
         }
     }
 }

@@ -22,6 +22,7 @@ pub mod pending;
 pub mod process;
 pub mod protocol;
 pub mod requirements;
+pub mod retention;
 pub mod serve;
 pub mod services;
 pub mod settle;

@@ -21,10 +21,12 @@ use sarsen_activator::layout::{Layout, ProfileLayout, ProfileName};
 use sarsen_activator::machine::{Host, Machine};
 use sarsen_activator::process::accounts::Account;
 use sarsen_activator::protocol::{PROTOCOL_VERSION, REQUEST, RESPONSE, Request, Response, Trial};
-use sarsen_activator::{serve, supervisor};
+use sarsen_activator::retention::{self, CollectError, Collected};
+use sarsen_activator::{clock, serve, supervisor};
+use sarsen_store::gc::Retention;
 use sarsen_store::manifest::Identity;
 use sarsen_store::wire::{FrameReader, FrameWriter};
-use sarsen_store::{Digest, fsutil};
+use sarsen_store::{Digest, ObjectStore, fsutil};
 
 use arguments::{Arguments, Command, USAGE};
 
@@ -68,6 +70,7 @@ fn run(arguments: &Arguments, layout: &Layout) -> Result<ExitCode, String> {
             supervisor::supervise(layout.root(), profile.as_str(), *part).map(|()| ExitCode::SUCCESS).map_err(|error| describe(&error))
         }
         Command::Rollback { profile, to } => rollback(&layout.profile(profile), *to),
+        Command::Collect { profile, retention } => collect(layout, profile.as_ref(), *retention),
         Command::Install { digest } => install(layout, *digest),
     }
 }
@@ -145,6 +148,33 @@ fn settle(layout: &Layout, only: Option<&ProfileName>) -> Result<ExitCode, Strin
             Err(error) => {
                 say(&format!("profile {name}: {}", describe(&error)));
                 code = ExitCode::FAILURE;
+            }
+        }
+    }
+    Ok(code)
+}
+
+/// Collects one profile or all, by a policy. Other profiles go on when one cannot be collected.
+fn collect(layout: &Layout, only: Option<&ProfileName>, policy: Retention) -> Result<ExitCode, String> {
+    let profiles = match only {
+        Some(profile) => vec![profile.clone()],
+        None => list_profiles(layout)?,
+    };
+    let store = ObjectStore::open(layout.root()).map_err(|error| describe(&error))?;
+    let mut code = ExitCode::SUCCESS;
+    for name in profiles {
+        match retention::collect(&layout.profile(&name), &store, policy, clock::now()) {
+            Ok(Collected { generations, report }) => {
+                let numbers: Vec<String> = generations.iter().map(u64::to_string).collect();
+                let given_up = if numbers.is_empty() { String::from("none") } else { numbers.join(", ") };
+                print(&format!(
+                    "profile {name}: generations given up: {given_up}; {} objects removed, {} bytes freed",
+                    report.objects, report.bytes
+                ));
+            }
+            Err(error) => {
+                say(&format!("sarsen-activator: profile {name}: {}", describe(&error)));
+                code = if matches!(error, CollectError::Locked { .. }) { ExitCode::from(7) } else { ExitCode::FAILURE };
             }
         }
     }

@@ -12,6 +12,7 @@
 use std::collections::BTreeMap;
 
 use sarsen_store::ObjectRef;
+use sarsen_store::gc::Retention;
 use sarsen_store::manifest::{Identity, Manifest};
 use serde::{Deserialize, Serialize};
 
@@ -55,6 +56,8 @@ pub enum Request {
         manifest: Box<Manifest>,
         /// The text of each unit of the manifest.
         units: BTreeMap<String, String>,
+        /// The policy by which the deployment would give up old generations afterwards; none if it would not.
+        retention: Option<Retention>,
     },
     /// Receives the closure of a bundle.
     Stage {
@@ -69,6 +72,11 @@ pub enum Request {
         to: Option<u64>,
         /// Who asks, why, and how long to wait.
         trial: Trial,
+    },
+    /// Gives up old generations of the profile, and removes what nobody needs then.
+    Collect {
+        /// Which generations stay.
+        retention: Retention,
     },
     /// Keeps the trial with this nonce. Sent over a fresh connection.
     Confirm {
@@ -130,6 +138,17 @@ pub enum Response {
         plan: ActivationPlan,
         /// Requirements that are not met, in words.
         unmet: Vec<String>,
+        /// Generations that would be given up afterwards, ascending.
+        expired: Vec<u64>,
+    },
+    /// Answers `Collect`.
+    Collected {
+        /// The generations that were given up, ascending.
+        generations: Vec<u64>,
+        /// Objects that were removed.
+        objects: u64,
+        /// What that freed, in bytes of file contents.
+        bytes: u64,
     },
     /// Answers `Stage`: send the closure now.
     Ready,
@@ -267,4 +286,6 @@ pub struct GenerationInfo {
     pub reason: Option<String>,
     /// Whether it is current.
     pub current: bool,
+    /// Whether its bundle was given up, so that nobody can return to it.
+    pub given_up: bool,
 }

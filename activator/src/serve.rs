@@ -10,16 +10,19 @@ mod trial;
 use std::collections::VecDeque;
 use std::io::{Read, Write};
 
+use sarsen_store::gc::Retention;
 use sarsen_store::manifest::Identity;
 use sarsen_store::wire::{FrameReader, FrameWriter, WireError};
 use sarsen_store::{Durable, ObjectRef, ObjectStore, transfer};
 
 use crate::activate::{Engine, describe_identity};
+use crate::clock;
 use crate::error::{ActivateError, describe};
 use crate::goback::Verification;
 use crate::layout::{Layout, ProfileLayout, ProfileName};
 use crate::machine::{Host, Machine};
 use crate::protocol::{GREETING, PROTOCOL_VERSION, REQUEST, RESPONSE, Request, Response};
+use crate::retention::{self, CollectError, Collected};
 
 /// A session that ended otherwise than by the operator's closing it.
 #[derive(Debug, thiserror::Error)]
@@ -163,7 +166,8 @@ impl Session {
             Request::Hello { .. } => return connection.end("the session has begun already".to_owned()),
             Request::Status => self.find_status().map(Response::Status),
             Request::History { limit } => self.find_history(*limit),
-            Request::Compare { bundle, manifest, units } => self.compare(bundle, manifest, units),
+            Request::Compare { bundle, manifest, units, retention } => self.compare(bundle, manifest, units, *retention),
+            Request::Collect { retention } => return self.collect(*retention, connection),
             Request::Stage { bundle } => return self.stage(bundle, connection),
             Request::Activate(_) | Request::Rollback { .. } => return self.run_trial(request, connection),
             Request::Confirm { nonce } => self.confirm(nonce),
@@ -208,6 +212,20 @@ impl Session {
             // The place in the stream is lost.
             Err(error) => connection.end(describe(&error)),
         }
+    }
+
+    fn collect<R: Read, W: Write>(&mut self, policy: Retention, connection: &mut Connection<R, W>) -> Result<(), SessionError> {
+        let store = match ObjectStore::open(self.profile.layout().root()) {
+            Ok(store) => store,
+            Err(error) => return connection.send(&Response::Failed { message: describe(&error) }),
+        };
+        // What this session staged is the generation's by now, or nobody's.
+        self.staged.clear();
+        connection.send(&match retention::collect(&self.profile, &store, policy, clock::now()) {
+            Ok(Collected { generations, report }) => Response::Collected { generations, objects: report.objects, bytes: report.bytes },
+            Err(CollectError::Locked { holder }) => Response::Locked { holder },
+            Err(error) => Response::Failed { message: describe(&error) },
+        })
     }
 
     /// The machine, for the parts of a session in other files.

@@ -78,7 +78,8 @@ impl Lab {
 
     fn deploy(&self, command: &[&str]) -> Outcome {
         let (bundle, manifest) = self.bundle(command);
-        let options = Options { jobs: 1, confirm_timeout: LONG, who: "ada@desk".to_owned(), revision: None, events: &|_, _| () };
+        let options =
+            Options { jobs: 1, confirm_timeout: LONG, who: "ada@desk".to_owned(), revision: None, retention: None, events: &|_, _| () };
         let hosts = [HostDeployment { host: self.host(), bundle, manifest }];
         deployment::deploy(&hosts, &self.store(), &options).remove(0).outcome
     }

@@ -20,5 +20,6 @@ pub mod snapshot;
 mod template;
 pub mod toolchain;
 
+pub use environment::find_project_settings;
 pub use eval::EVALUATION_THREAD;
 pub use resolve::{Assessment, Input, assess, check, evaluate, find_fleet};

@@ -8,8 +8,9 @@ use sarsen_builder::model::{Fleet, Model};
 use sarsen_builder::plan::plan;
 use sarsen_builder::realise::{BuildError, BuildEvent, Options, Realised, RecipeError, log_directory, realise};
 use sarsen_builder::snapshot::{PROJECT_FILE, Snapshot, find_project};
-use sarsen_builder::{Assessment, Input, assess, find_fleet, sandbox};
+use sarsen_builder::{Assessment, Input, assess, find_fleet, find_project_settings, sandbox};
 use sarsen_store::ObjectStore;
+use sarsen_store::gc::Retention;
 
 use crate::context::Context;
 use crate::error::{CommandError, Exit, chain};
@@ -66,6 +67,15 @@ impl Project {
     /// Finds the hosts of an environment, whatever state its components are in.
     pub(crate) fn fleet(&self, context: &Context, environment: &str) -> Result<Fleet, CommandError> {
         find_fleet(&self.snapshot, environment, local_root(context)?).map_err(|errors| self.rejected(context, environment, &errors))
+    }
+
+    /// What `sarsen.toml` says about generations that hosts keep.
+    pub(crate) fn retention(&self, context: &Context) -> Result<Option<Retention>, CommandError> {
+        let settings = find_project_settings(&self.snapshot).map_err(|errors| {
+            CommandError::new(Exit::Usage, format!("`{PROJECT_FILE}` has {}", count(errors.len(), "error")))
+                .after(self.render(context, &errors) + "\n")
+        })?;
+        Ok(settings.retention)
     }
 
     fn rejected(&self, context: &Context, environment: &str, errors: &[Diagnostic]) -> CommandError {

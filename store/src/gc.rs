@@ -25,11 +25,13 @@ pub use retention::{Generation, Retention, generations};
 pub use roots::Root;
 pub use why::{Reason, why};
 
-/// What the caller wants kept beside generations, pins and leases. An object that is not in the store is no error.
+/// What the caller knows better than the disk.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Roots {
-    /// The objects, in any order.
+    /// What is kept beside generations, pins and leases, in any order. An object that is not in the store is no error.
     pub objects: Vec<ObjectRef>,
+    /// The links of generations that are about to be given up, so that a plan shows what that would free. A collection goes by what is on disk.
+    pub given_up: BTreeSet<PathBuf>,
 }
 
 /// What a collection would do.
@@ -130,7 +132,7 @@ impl From<FsError> for GcError {
 pub fn plan(store: &ObjectStore, roots: &Roots, now: SystemTime, grace: Duration) -> Result<GcPlan, GcError> {
     let marked = {
         let _publication = store.lock_publication()?;
-        mark(store, roots, now, grace)?
+        mark(store, roots, &roots.given_up, now, grace)?
     };
     let mut remove = Vec::new();
     // A content is freed with the last object that holds it.
@@ -165,7 +167,7 @@ pub fn execute(store: &ObjectStore, plan: &GcPlan) -> Result<GcReport, GcError> 
     let planned: BTreeSet<&ObjectRef> = plan.remove.iter().map(|removal| &removal.object).collect();
     let (remove, discarded) = {
         let _publication = store.lock_publication()?;
-        let mut remove = mark(store, &plan.roots, plan.now, plan.grace)?.remove;
+        let mut remove = mark(store, &plan.roots, &BTreeSet::new(), plan.now, plan.grace)?.remove;
         remove.retain(|object| planned.contains(object));
         for record in roots::results(store)?.stale {
             fsutil::remove_file(&record)?;
@@ -193,13 +195,16 @@ struct Marked {
 }
 
 /// Sorts all objects into needed and not needed. Call with the publication locked.
-fn mark(store: &ObjectStore, roots: &Roots, now: SystemTime, grace: Duration) -> Result<Marked, GcError> {
+fn mark(store: &ObjectStore, roots: &Roots, given_up: &BTreeSet<PathBuf>, now: SystemTime, grace: Duration) -> Result<Marked, GcError> {
     let mut all: BTreeSet<ObjectRef> = store.objects()?.into_iter().collect();
     for name in Directory::open(&store.root().join("store"))?.names()? {
         all.extend(object_of_name(&name));
     }
     let mut keep = BTreeSet::new();
     for roots::GenerationLink { profile: _, link, object } in roots::generations(store.root())? {
+        if given_up.contains(&link) {
+            continue;
+        }
         store.closure(std::slice::from_ref(&object)).map_err(|source| {
             if matches!(source, StoreError::Missing { .. }) { GcError::Incomplete { path: link, source } } else { source.into() }
         })?;

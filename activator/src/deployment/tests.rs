@@ -155,6 +155,7 @@ impl State {
             result: String::new(),
             reason: None,
             current: true,
+            given_up: false,
         };
         let pending = self.pending.as_ref().map(|_| 2);
         Status {
@@ -187,8 +188,14 @@ fn run_with(manners: &[Manner]) -> (Vec<Outcome>, Vec<Vec<String>>) {
         },
     };
     let hosts: Vec<Host> = fakes.iter().map(host).collect();
-    let options =
-        Options { jobs: 2, confirm_timeout: Duration::from_secs(1), who: String::from("ann@desk"), revision: None, events: &|_, _| {} };
+    let options = Options {
+        jobs: 2,
+        confirm_timeout: Duration::from_secs(1),
+        who: String::from("ann@desk"),
+        revision: None,
+        retention: None,
+        events: &|_, _| {},
+    };
     let report = rollback(&hosts, None, &options);
     assert!(report.iter().zip(&fakes).all(|(report, fake)| report.host == fake.name));
     (report.into_iter().map(|report| report.outcome).collect(), fakes.iter().map(Fake::seen).collect())

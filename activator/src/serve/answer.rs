@@ -3,16 +3,17 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use sarsen_store::ObjectRef;
+use sarsen_store::gc::Retention;
 use sarsen_store::manifest::Manifest;
+use sarsen_store::{ObjectRef, ObjectStore};
 
 use super::Session;
 use crate::activate::{Engine, describe_identity};
 use crate::diff::Loaded;
-use crate::error::{ActivateError, shorten};
-use crate::lock;
+use crate::error::{ActivateError, describe, shorten};
 use crate::pending::Phase;
 use crate::protocol::{Facts, GenerationInfo, Response, Status, UnitStatus};
+use crate::{clock, lock, retention, statefile};
 
 /// The most generations that one answer lists: with the bounds of records they fit into a frame.
 const HISTORY_MAX: usize = 200;
@@ -76,7 +77,8 @@ impl Session {
 
     fn describe(&self, number: u64, current: Option<u64>, pending: Option<u64>) -> Result<Option<GenerationInfo>, ActivateError> {
         let Some(record) = self.profile.read_record(number)? else { return Ok(None) };
-        let mut info = record.to_info(current);
+        let given_up = statefile::read_link(&self.profile.generation(number))?.is_none();
+        let mut info = record.to_info(current, given_up);
         if pending == Some(number) {
             "pending".clone_into(&mut info.result);
         }
@@ -89,14 +91,16 @@ impl Session {
         bundle: &ObjectRef,
         manifest: &Manifest,
         units: &BTreeMap<String, String>,
+        retention: Option<Retention>,
     ) -> Result<Response, ActivateError> {
+        let expired = retention.map_or(Ok(Vec::new()), |retention| self.find_expired(retention))?;
         let new = Loaded { bundle: bundle.clone(), manifest: manifest.clone(), units: units.clone() };
         let current = self.profile.read_current()?;
         let old = current.map(|number| self.profile.load_generation(number)).transpose()?;
         let engine = Engine { profile: &self.profile, machine: self.machine(), report: &|_| () };
         let plan = engine.plan(old.as_ref(), &new)?;
         if plan.unchanged {
-            return Ok(Response::Compared { plan, unmet: Vec::new() });
+            return Ok(Response::Compared { plan, unmet: Vec::new(), expired });
         }
         let mut unmet = Vec::new();
         if manifest.identity != self.identity {
@@ -104,6 +108,17 @@ impl Session {
             unmet.push(format!("the deployment is for {meant}, the bundle is for {bundle}"));
         }
         unmet.extend(engine.find_unmet(manifest, old.as_ref()));
-        Ok(Response::Compared { plan, unmet })
+        Ok(Response::Compared { plan, unmet, expired })
+    }
+
+    /// The generations that would be given up after a deployment.
+    fn find_expired(&self, retention: Retention) -> Result<Vec<u64>, ActivateError> {
+        let root = self.profile.layout().root();
+        if !root.join("store").is_dir() {
+            return Ok(Vec::new());
+        }
+        let failed = |error: &dyn std::error::Error| ActivateError::Machine { message: describe(error) };
+        let store = ObjectStore::open(root).map_err(|error| failed(&error))?;
+        retention::find_expired_after(&self.profile, &store, retention, clock::now()).map_err(|error| failed(&error))
     }
 }

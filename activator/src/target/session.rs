@@ -292,6 +292,7 @@ fn subject(request: &Request) -> &'static str {
         Request::Stage { .. } => "the copy",
         Request::Activate(_) => "the activation",
         Request::Rollback { .. } => "the rollback",
+        Request::Collect { .. } => "the collection",
         Request::Confirm { .. } => "the confirmation",
         Request::Abort { .. } => "going back",
     }

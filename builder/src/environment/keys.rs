@@ -42,6 +42,9 @@ const fn key(
 pub(crate) const KEYS: &[Key] = &[
     key("sarsen.toml", "project", "table", "", "what the project is; required", ""),
     key("[project]", "name", "`a-z0-9-`, begins with a letter", "", "the project's name, and the profile's on the targets; required", "\"shop\""),
+    key("sarsen.toml", "retention", "table", "all generations stay", "which generations hosts keep after a deployment", ""),
+    key("[retention]", "keep_last", "1 to 100000", "10", "the newest so many stay; a generation stays if either key wants it", "5"),
+    key("[retention]", "keep_days", "0 to 36500", "30", "those of the last so many days stay", "14"),
     key("environment.toml", "environment", "table", "", "settings", ""),
     key("environment.toml", "hosts", "table", "", "hosts and what runs on them", ""),
     key("environment.toml", "components", "table", "", "attributes of components, `[components.NAME]`", ""),

@@ -1,21 +1,24 @@
-//! Project and environment files: `sarsen.toml` and `environments/NAME/environment.toml`.
+//! Environment files, `environments/NAME/environment.toml`; the project's own file is in [`project`].
 //!
 //! Every key is known or a diagnostic with the nearest known one; every diagnostic has its place. Whether a component or an
 //! attribute exists is not known here: that is checked when the components are loaded.
 
 pub(crate) mod keys;
+pub(crate) mod project;
 pub(crate) mod tree;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
+pub(crate) use project::parse_project;
+pub use project::{Project, find_project_settings};
 pub(crate) use tree::Span;
 use tree::{Node, NodeKind, Section};
 
 use crate::data::{Address, Data};
 use crate::diagnostic::Diagnostic;
 use crate::model::Connect;
-use crate::snapshot::{PROJECT_FILE, Snapshot};
+use crate::snapshot::Snapshot;
 
 /// How many hosts are worked on at once, unless the environment says otherwise.
 const JOBS_DEFAULT: u32 = 8;
@@ -27,43 +30,6 @@ const TIMEOUT_S_DEFAULT: u32 = 30;
 const TIMEOUT_S_MAX: u32 = 3600;
 /// Where a root install lives.
 const ROOT_DEFAULT: &str = "/var/lib/sarsen";
-
-/// What `sarsen.toml` says.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Project {
-    /// The project's name: `[a-z][a-z0-9-]*`.
-    pub(crate) name: String,
-}
-
-/// Reads `sarsen.toml`; every unknown key and every value that is wrong is pushed to `diagnostics`.
-pub(crate) fn parse_project(snapshot: &Snapshot, diagnostics: &mut Vec<Diagnostic>) -> Option<Project> {
-    if snapshot.file(PROJECT_FILE).is_none() {
-        diagnostics.push(Diagnostic::new("E0107", "the project has no `sarsen.toml`").hint("`sarsen init` makes one"));
-        return None;
-    }
-    let node = tree::parse_file(snapshot, PROJECT_FILE, diagnostics)?;
-    let mut file = Section::open(snapshot, "the file", node, diagnostics);
-    let table = file.take("project");
-    file.finish(diagnostics);
-    let Some(table) = table else {
-        diagnostics
-            .push(Diagnostic::new("E0107", "`sarsen.toml` has no section `[project]`").hint("write `[project]` and `name = \"...\"`"));
-        return None;
-    };
-    let span = table.span.clone();
-    let mut section = Section::open(snapshot, "[project]", table, diagnostics);
-    let known = diagnostics.len();
-    let name = section.take_as("name", "a name of `a-z0-9-` that begins with a letter", diagnostics, |kind| {
-        tree::text(kind).filter(|name| is_project_name(name)).map(str::to_owned)
-    });
-    if name.is_none() && diagnostics.len() == known {
-        diagnostics.push(
-            span.diagnostic(snapshot, "E0107", "`[project]` has no `name`").hint("the name is also the name of the profile on the hosts"),
-        );
-    }
-    section.finish(diagnostics);
-    Some(Project { name: name? })
-}
 
 /// One environment: settings, hosts, overrides and addresses.
 #[derive(Debug, Clone)]
@@ -428,10 +394,6 @@ impl Parser<'_> {
 
 fn begins(text: &str, first: fn(char) -> bool, all: fn(char) -> bool) -> bool {
     text.len() <= 253 && text.chars().next().is_some_and(first) && text.chars().all(all)
-}
-
-fn is_project_name(text: &str) -> bool {
-    begins(text, |c| c.is_ascii_lowercase(), |c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-')
 }
 
 fn is_host_name(text: &str) -> bool {

@@ -41,7 +41,8 @@ pub(crate) fn run(arguments: &Arguments, context: &Context) -> Result<Exit, Comm
     context.require_consent(yes, "deployment")?;
     let project = Project::open(context)?;
     let model = project.model(context, &arguments.environment.environment)?;
-    let prepared = plan::prepare(context, &model, context.jobs(&arguments.jobs))?;
+    let retention = project.retention(context)?;
+    let prepared = plan::prepare(context, &model, retention, context.jobs(&arguments.jobs))?;
     context.say(prepared.text().trim_end());
     if let Some(obstacle) = prepared.obstacle() {
         return Err(obstacle);
@@ -58,6 +59,7 @@ pub(crate) fn run(arguments: &Arguments, context: &Context) -> Result<Exit, Comm
         confirm_timeout: Duration::from_secs(confirm_timeout.into()),
         who: context.who.clone(),
         revision: revision(&project.directory),
+        retention,
         events: &|host, message| context.say(&format!("{host}: {message}")),
     };
     let report = deploy(&prepared.hosts, &prepared.store, &options);

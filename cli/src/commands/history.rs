@@ -74,7 +74,7 @@ fn host_text(host: &str, generations: &[GenerationInfo]) -> String {
             [
                 if generation.current { String::from("*") } else { String::new() },
                 generation.number.to_string(),
-                generation.result.clone(),
+                if generation.given_up { format!("{}, given up", generation.result) } else { generation.result.clone() },
                 time(generation.created),
                 generation.who.clone(),
                 note(generation),

@@ -5,6 +5,7 @@ use sarsen_activator::deployment::{CompareError, Comparison, DeploymentReport, H
 use sarsen_activator::diff::ActivationPlan;
 use sarsen_activator::target::TargetError;
 use sarsen_builder::model::Model;
+use sarsen_store::gc::Retention;
 use sarsen_store::{ObjectRef, ObjectStore};
 use serde::Serialize;
 
@@ -44,14 +45,17 @@ struct HostEntry<'a> {
     bundle: &'a ObjectRef,
     current: Option<u64>,
     plan: Option<&'a ActivationPlan>,
+    /// Generations that are given up afterwards.
+    expired: &'a [u64],
     refusals: &'a [String],
     locked_by: Option<&'a str>,
     error: Option<String>,
 }
 
 pub(crate) fn run(arguments: &Arguments, context: &Context) -> Result<Exit, CommandError> {
-    let model = Project::open(context)?.model(context, &arguments.environment.environment)?;
-    let prepared = prepare(context, &model, context.jobs(&arguments.jobs))?;
+    let project = Project::open(context)?;
+    let model = project.model(context, &arguments.environment.environment)?;
+    let prepared = prepare(context, &model, project.retention(context)?, context.jobs(&arguments.jobs))?;
     match context.format {
         Format::Json => context.print_json(&prepared.report(&model))?,
         Format::Text => context.print(&prepared.text())?,
@@ -60,12 +64,12 @@ pub(crate) fn run(arguments: &Arguments, context: &Context) -> Result<Exit, Comm
 }
 
 /// Builds everything and asks every host.
-pub(crate) fn prepare(context: &Context, model: &Model, build_jobs: usize) -> Result<Prepared, CommandError> {
+pub(crate) fn prepare(context: &Context, model: &Model, retention: Option<Retention>, build_jobs: usize) -> Result<Prepared, CommandError> {
     let store = open_store(context)?;
     let realised = build(context, model, &store, build_jobs)?;
     let fleet = model.fleet();
     let hosts = deployments(context, &fleet, realised)?;
-    let comparisons = compare(&hosts, &store, jobs(&fleet));
+    let comparisons = compare(&hosts, &store, retention, jobs(&fleet));
     Ok(Prepared { store, hosts, comparisons })
 }
 
@@ -113,6 +117,7 @@ impl Prepared {
                 bundle: &host.bundle,
                 current: found.and_then(|found| found.current),
                 plan: found.map(|found| &found.plan),
+                expired: found.map_or(&[], Comparison::given_up),
                 refusals: found.map_or(&[], |found| &found.refusals),
                 locked_by: found.and_then(|found| found.locked_by.as_deref()),
                 error: comparison.as_ref().err().map(|error| chain(error)),
@@ -141,7 +146,9 @@ fn host_text(host: &str, comparison: &Result<Comparison, CompareError>) -> Strin
         push_line(&mut text, &format!("  locked by {holder}"));
     }
     if !comparison.plan.unchanged {
-        text.push_str(&columns(&rows(&comparison.plan), 2));
+        let mut rows = rows(&comparison.plan);
+        rows.extend(comparison.given_up().iter().map(|number| ["give up".to_owned(), "generation".to_owned(), number.to_string()]));
+        text.push_str(&columns(&rows, 2));
     }
     text
 }
@@ -182,16 +189,17 @@ mod tests {
             hooks: names(&["shop/migrate"]),
             ..ActivationPlan::default()
         };
-        let comparison = Comparison { current: Some(3), plan, refusals: Vec::new(), locked_by: None };
+        let comparison = Comparison { current: Some(3), plan, refusals: Vec::new(), locked_by: None, expired: vec![1] };
         insta::assert_snapshot!(host_text("web1", &Ok(comparison)), @r"
         web1: a new generation after generation 3
-          change   component  shop
-          stop     service    old.service
-          start    service    new.service
-          restart  service    shop.service
-          reload   service    lb.service
-          make     link       /etc/cron.d/shop
-          ask      hook       shop/migrate
+          change   component   shop
+          stop     service     old.service
+          start    service     new.service
+          restart  service     shop.service
+          reload   service     lb.service
+          make     link        /etc/cron.d/shop
+          ask      hook        shop/migrate
+          give up  generation  1
         ");
     }
 }

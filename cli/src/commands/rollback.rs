@@ -47,6 +47,8 @@ pub(crate) fn run(arguments: &Arguments, context: &Context) -> Result<Exit, Comm
         who: context.who.clone(),
         // What returns is an earlier source, whose revision stands in its own record.
         revision: None,
+        // A way back gives nothing up.
+        retention: None,
         events: &|host, message| context.say(&format!("{host}: {message}")),
     };
     outcome::finish(context, &fleet.environment, &rollback(&hosts, arguments.to, &options))
@@ -72,7 +74,10 @@ fn goal(status: &Status, generations: &[GenerationInfo], to: Option<u64>) -> Res
     let Some(current) = &status.current else { return Err(String::from("it has no generation")) };
     let goal = match to {
         Some(to) if to == current.number => return Ok(format!("nothing to do, it runs generation {to} already")),
-        Some(to) if generations.iter().any(|generation| generation.number == to) => to,
+        Some(to) if generations.iter().any(|generation| generation.number == to && !generation.given_up) => to,
+        Some(to) if generations.iter().any(|generation| generation.number == to) => {
+            return Err(format!("generation {to} was given up by the project's retention"));
+        }
         Some(to) => return Err(format!("there is no generation {to}")),
         None => current.previous.ok_or_else(|| format!("generation {} is its first", current.number))?,
     };

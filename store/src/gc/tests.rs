@@ -39,7 +39,7 @@ fn publish(store: &ObjectStore) -> [ObjectRef; 3] {
 
 /// A plan made when everything is old.
 fn plan_later(store: &ObjectStore, roots: &[ObjectRef]) -> Result<GcPlan, GcError> {
-    plan(store, &Roots { objects: roots.to_vec() }, SystemTime::UNIX_EPOCH + LATER, HOUR)
+    plan(store, &Roots { objects: roots.to_vec(), given_up: BTreeSet::new() }, SystemTime::UNIX_EPOCH + LATER, HOUR)
 }
 
 fn removed(plan: &GcPlan) -> Vec<ObjectRef> {
@@ -290,4 +290,24 @@ fn retention_never_gives_up_what_a_profile_needs() {
     // During a trial nothing goes.
     fsutil::replace_file(&profile.join("pending.json"), b"{}", 0o644).unwrap();
     assert!(expired(4).is_empty());
+}
+
+#[test]
+fn a_plan_shows_what_giving_up_a_generation_would_free() {
+    let directory = TempDir::new().unwrap();
+    let store = ObjectStore::open(directory.path()).unwrap();
+    let [_, application, lone] = publish(&store);
+    let old = generation(&store, "shop", 1, &format!("../../../store/{lone}"));
+    generation(&store, "shop", 2, &format!("../../../store/{application}"));
+    let planned = |given_up: BTreeSet<PathBuf>| {
+        let roots = Roots { given_up, ..Roots::default() };
+        plan(&store, &roots, SystemTime::UNIX_EPOCH + LATER, HOUR).unwrap()
+    };
+    assert_eq!(removed(&planned(BTreeSet::new())), []);
+    let with = planned(BTreeSet::from([old.clone()]));
+    assert_eq!(removed(&with), std::slice::from_ref(&lone));
+    // What the caller has not done is not done: the link still counts.
+    assert_eq!(execute(&store, &with).unwrap().objects, 0);
+    fsutil::remove_file(&old).unwrap();
+    assert_eq!(execute(&store, &with).unwrap().objects, 1);
 }

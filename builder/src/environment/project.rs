@@ -1,0 +1,105 @@
+//! The project's own file, `sarsen.toml`.
+
+use sarsen_store::gc::Retention;
+
+use super::{begins, tree};
+use crate::diagnostic::{Diagnostic, sort_diagnostics};
+use crate::snapshot::{PROJECT_FILE, Snapshot};
+use tree::{Node, Section};
+
+/// The most generations that a policy can ask for by number: one an hour for ten years.
+const KEEP_LAST_MAX: u32 = 100_000;
+
+/// The most days that a policy can ask for: a hundred years.
+const KEEP_DAYS_MAX: u32 = 36_500;
+
+/// What `sarsen.toml` says.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Project {
+    /// The project's name: `[a-z][a-z0-9-]*`.
+    pub name: String,
+    /// Which generations hosts keep after a deployment; all of them if the project does not say.
+    pub retention: Option<Retention>,
+}
+
+/// Reads what `sarsen.toml` says, whatever state the rest of the project is in.
+///
+/// Errors: what is wrong with the file, in order.
+pub fn find_project_settings(snapshot: &Snapshot) -> Result<Project, Vec<Diagnostic>> {
+    let mut diagnostics = Vec::new();
+    let project = parse_project(snapshot, &mut diagnostics);
+    sort_diagnostics(&mut diagnostics);
+    project.filter(|_| diagnostics.is_empty()).ok_or(diagnostics)
+}
+
+/// Reads `sarsen.toml`; every unknown key and every value that is wrong is pushed to `diagnostics`.
+pub(crate) fn parse_project(snapshot: &Snapshot, diagnostics: &mut Vec<Diagnostic>) -> Option<Project> {
+    if snapshot.file(PROJECT_FILE).is_none() {
+        diagnostics.push(Diagnostic::new("E0107", "the project has no `sarsen.toml`").hint("`sarsen init` makes one"));
+        return None;
+    }
+    let node = tree::parse_file(snapshot, PROJECT_FILE, diagnostics)?;
+    let mut file = Section::open(snapshot, "the file", node, diagnostics);
+    let table = file.take("project");
+    let retention = file.take("retention").map(|table| parse_retention(snapshot, table, diagnostics));
+    file.finish(diagnostics);
+    let Some(table) = table else {
+        diagnostics
+            .push(Diagnostic::new("E0107", "`sarsen.toml` has no section `[project]`").hint("write `[project]` and `name = \"...\"`"));
+        return None;
+    };
+    let span = table.span.clone();
+    let mut section = Section::open(snapshot, "[project]", table, diagnostics);
+    let known = diagnostics.len();
+    let name = section.take_as("name", "a name of `a-z0-9-` that begins with a letter", diagnostics, |kind| {
+        tree::text(kind).filter(|name| is_project_name(name)).map(str::to_owned)
+    });
+    if name.is_none() && diagnostics.len() == known {
+        diagnostics.push(
+            span.diagnostic(snapshot, "E0107", "`[project]` has no `name`").hint("the name is also the name of the profile on the hosts"),
+        );
+    }
+    section.finish(diagnostics);
+    Some(Project { name: name?, retention })
+}
+
+/// Reads `[retention]`; a key that is left out has its default.
+fn parse_retention(snapshot: &Snapshot, table: Node, diagnostics: &mut Vec<Diagnostic>) -> Retention {
+    let mut section = Section::open(snapshot, "[retention]", table, diagnostics);
+    let default = Retention::default();
+    let generations = "a number of generations, 1 or more";
+    let keep_last = section.take_as("keep_last", generations, diagnostics, |kind| tree::int_in(kind, 1..=KEEP_LAST_MAX));
+    let keep_days = section.take_as("keep_days", "a number of days", diagnostics, |kind| tree::int_in(kind, 0..=KEEP_DAYS_MAX));
+    section.finish(diagnostics);
+    Retention { keep_last: keep_last.unwrap_or(default.keep_last), keep_days: keep_days.unwrap_or(default.keep_days) }
+}
+
+fn is_project_name(text: &str) -> bool {
+    begins(text, |c| c.is_ascii_lowercase(), |c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-')
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(text: &str) -> Result<Project, Vec<String>> {
+        let snapshot = Snapshot::from_texts([(PROJECT_FILE, text)]);
+        find_project_settings(&snapshot).map_err(|diagnostics| diagnostics.into_iter().map(|diagnostic| diagnostic.message).collect())
+    }
+
+    #[test]
+    fn retention_is_a_wish_with_defaults() {
+        let retention = |text: &str| parse(&format!("[project]\nname = \"p\"\n{text}")).unwrap().retention;
+        assert_eq!(retention(""), None);
+        assert_eq!(retention("[retention]"), Some(Retention::default()));
+        assert_eq!(retention("[retention]\nkeep_last = 3\nkeep_days = 0"), Some(Retention { keep_last: 3, keep_days: 0 }));
+    }
+
+    #[test]
+    fn unusable_settings_are_named() {
+        let wrong = parse("[project]\nname = \"p\"\n[retention]\nkeep_last = 0\nkeep_days = \"all\"\nkeep = 1").unwrap_err();
+        assert_eq!(wrong.len(), 3, "{wrong:?}");
+        assert!(wrong[0].contains("`keep_last` wants a number of generations, 1 or more, not `0`"), "{wrong:?}");
+        assert!(wrong[2].contains("unknown key `keep` in [retention]"), "{wrong:?}");
+    }
+}
