@@ -11,6 +11,7 @@ use std::fmt;
 use std::ops::Range;
 
 use annotate_snippets::{AnnotationKind, Group, Level, Renderer, Snippet};
+use serde::{Deserialize, Serialize};
 
 use crate::snapshot::Snapshot;
 
@@ -20,7 +21,7 @@ pub(crate) const LISTED_MAX: usize = 8;
 /// A place in a file of the project.
 ///
 /// Shape: `line` and `column` count from 1, columns in characters.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Location {
     /// The file's path below the project directory.
     pub file: String,
@@ -62,7 +63,7 @@ impl fmt::Display for Location {
 }
 
 /// Whether a diagnostic stops the work.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub enum Severity {
     /// There is no model.
     Error,
@@ -73,7 +74,7 @@ pub enum Severity {
 }
 
 /// A remark that belongs to a diagnostic, with the place that it is about.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Note {
     /// The remark: lower case, no final period.
     pub message: String,
@@ -81,13 +82,17 @@ pub struct Note {
     pub location: Option<Location>,
 }
 
+/// The code of a diagnostic: a letter and four digits.
+pub type Code = &'static str;
+
 /// One thing that is wrong with a definition.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Diagnostic {
     /// Whether it stops the work.
     pub severity: Severity,
     /// The stable code, such as `E0101`.
-    pub code: &'static str,
+    #[serde(deserialize_with = "crate::evaluator::carriage::code")]
+    pub code: Code,
     /// What is wrong: lower case, no final period, the user's text in backticks.
     pub message: String,
     /// Where.

@@ -8,6 +8,7 @@ pub mod diagnostic;
 mod encoding;
 pub mod environment;
 mod eval;
+pub mod evaluator;
 mod fetch;
 pub mod language;
 pub mod model;
@@ -22,4 +23,4 @@ pub mod toolchain;
 
 pub use environment::find_project_settings;
 pub use eval::EVALUATION_THREAD;
-pub use resolve::{Assessment, Input, assess, check, evaluate, find_fleet};
+pub use resolve::{Assessment, Input, assess, evaluate, find_fleet};

@@ -2,18 +2,20 @@
 //!
 //! Evaluation writes it, planning reads it. Whatever names a place in the store holds a placeholder id
 //! ([`ObjectId::placeholder`]) where the real id will stand: ids are known only after building, have the same length,
-//! and are filled in by `realise`. Nothing here refers to Starlark, to the clock or to the machine.
+//! and are filled in by `realise`. Nothing here refers to Starlark, to the clock or to the machine. That it can be serialised is for the pipe
+//! between the two halves of one program (`evaluator.rs`); it is no format that anybody keeps.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use sarsen_store::manifest::{Phase, Probe, Requirement, Restart};
 use sarsen_store::{ObjectId, RelPath};
+use serde::{Deserialize, Serialize};
 
 use crate::diagnostic::Location;
 
 /// One environment of a project, evaluated.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Model {
     /// The project's name.
     pub project: String,
@@ -94,7 +96,7 @@ pub struct FleetHost {
 }
 
 /// How targets are reached.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Connect {
     /// This machine.
     Local,
@@ -103,7 +105,7 @@ pub enum Connect {
 }
 
 /// One host and what runs on it.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct HostModel {
     /// The short name, as the environment writes it (a domain given there is cut off).
     pub name: String,
@@ -120,7 +122,7 @@ pub struct HostModel {
 }
 
 /// One component on one host.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ComponentModel {
     /// The component's name.
     pub name: String,
@@ -137,7 +139,7 @@ pub struct ComponentModel {
 }
 
 /// A value that one instance provides to others.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Resource {
     /// The key.
     pub key: String,
@@ -150,7 +152,7 @@ pub struct Resource {
 }
 
 /// One declared piece of desired state.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Step {
     /// Where it was declared.
     pub at: Location,
@@ -159,13 +161,14 @@ pub struct Step {
 }
 
 /// The kinds of steps.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum StepKind {
     /// A regular file of the component's tree, rendered at evaluation.
     File {
         /// Its path in the tree.
         path: RelPath,
         /// Its bytes; may hold placeholders.
+        #[serde(with = "crate::evaluator::carriage::bytes")]
         content: Arc<[u8]>,
         /// Whether it may be executed; the mode on disk is 0555 or 0444.
         executable: bool,
@@ -237,7 +240,7 @@ pub enum StepKind {
 }
 
 /// A sandboxed build: a shell script, what it may see, and what it fills.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Build {
     /// The name; the object's name is `<component>-<name>`, with `-<output>` for outputs other than `out`.
     pub name: String,
@@ -256,16 +259,17 @@ pub struct Build {
 }
 
 /// A source of a build: a file, or a directory with all below it.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Source {
     /// The base name under which the script finds it.
     pub name: String,
     /// Files, sorted by path: the path below `name` (nothing if the source is a file itself), bytes, executable.
+    #[serde(with = "crate::evaluator::carriage::source_files")]
     pub files: Vec<(Option<RelPath>, Arc<[u8]>, bool)>,
 }
 
 /// A Python environment from a lock file with hashes.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PythonEnv {
     /// The name; objects are `<component>-<name>-wheels` and `<component>-<name>`.
     pub name: String,
@@ -280,7 +284,7 @@ pub struct PythonEnv {
 }
 
 /// A long-running process.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Service {
     /// The name; the unit is `<name>.service`.
     pub name: String,

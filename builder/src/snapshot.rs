@@ -120,6 +120,11 @@ impl Snapshot {
         Self { files: Arc::new(files.collect()) }
     }
 
+    /// Makes a snapshot of files that were read before.
+    pub(crate) fn from_files(files: impl IntoIterator<Item = (String, SnapshotFile)>) -> Self {
+        Self { files: Arc::new(files.into_iter().collect()) }
+    }
+
     /// The file at a path below the project directory.
     pub fn file(&self, path: &str) -> Option<&SnapshotFile> {
         self.files.get(path)

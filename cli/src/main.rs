@@ -1,7 +1,7 @@
 //! The `sarsen` command: arguments, rendering, exit codes. What it does lies in the libraries.
 //!
-//! The same binary is the build sandbox's first process: with `__sandbox` as its first argument it becomes that and
-//! nothing else. Standard output carries data, standard error talk; a reader that goes away is no failure.
+//! The same binary is the build sandbox's first process, and the one that evaluates: with `__sandbox` or `__evaluate` as its first
+//! argument it becomes that and nothing else. Standard output carries data, standard error talk; a reader that goes away is no failure.
 
 use std::process::ExitCode;
 
@@ -20,10 +20,11 @@ mod revision;
 use context::Context;
 
 fn main() -> ExitCode {
-    if std::env::args_os().nth(1).is_some_and(|argument| argument == sarsen_builder::sandbox::ENTRY_ARGUMENT) {
-        return sarsen_builder::sandbox::enter();
+    match std::env::args_os().nth(1) {
+        Some(argument) if argument == sarsen_builder::sandbox::ENTRY_ARGUMENT => return sarsen_builder::sandbox::enter(),
+        Some(argument) if argument == sarsen_builder::evaluator::ENTRY_ARGUMENT => return sarsen_builder::evaluator::enter(),
+        _ => {}
     }
-    silence_evaluation();
     let arguments = args::Arguments::parse();
     let context = match Context::read(&arguments.global) {
         Ok(context) => context,
@@ -33,14 +34,4 @@ fn main() -> ExitCode {
         Ok(exit) => exit.into(),
         Err(error) => error.report().into(),
     }
-}
-
-/// A definition that makes the evaluator panic is shown as a diagnostic; the panic itself is nothing for a user to read.
-fn silence_evaluation() {
-    let usual = std::panic::take_hook();
-    std::panic::set_hook(Box::new(move |panic| {
-        if std::thread::current().name() != Some(sarsen_builder::EVALUATION_THREAD) {
-            usual(panic);
-        }
-    }));
 }

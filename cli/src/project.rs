@@ -4,11 +4,12 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use sarsen_builder::diagnostic::{Diagnostic, Severity, render_diagnostics};
+use sarsen_builder::evaluator::{Evaluator, LIMITS};
 use sarsen_builder::model::{Fleet, Model};
 use sarsen_builder::plan::plan;
 use sarsen_builder::realise::{BuildError, BuildEvent, Options, Realised, RecipeError, log_directory, realise};
 use sarsen_builder::snapshot::{PROJECT_FILE, Snapshot, find_project};
-use sarsen_builder::{Assessment, Input, assess, find_fleet, find_project_settings, sandbox};
+use sarsen_builder::{Assessment, Input, find_fleet, find_project_settings, sandbox};
 use sarsen_store::ObjectStore;
 use sarsen_store::gc::Retention;
 
@@ -86,18 +87,25 @@ impl Project {
     /// Evaluates an environment.
     fn assess(&self, context: &Context, environment: &str) -> Result<Assessment, CommandError> {
         let local_root = local_root(context)?;
-        Ok(assess(&Input { snapshot: &self.snapshot, environment, local_root, workers: context.workers() }))
+        let input = Input { snapshot: &self.snapshot, environment, local_root, workers: context.workers() };
+        evaluator().assess(&input).map_err(|error| CommandError::of(Exit::Failed, &error))
     }
 
     /// What is wrong with environments, all if none is named.
     pub(crate) fn check(&self, context: &Context, environments: &[String]) -> Result<Vec<Diagnostic>, CommandError> {
-        Ok(sarsen_builder::check(&self.snapshot, environments, local_root(context)?, context.workers()))
+        let input = Input { snapshot: &self.snapshot, environment: "", local_root: local_root(context)?, workers: context.workers() };
+        evaluator().check(&input, environments).map_err(|error| CommandError::of(Exit::Failed, &error))
     }
 
     /// Diagnostics as people read them.
     pub(crate) fn render(&self, context: &Context, diagnostics: &[Diagnostic]) -> String {
         render_diagnostics(diagnostics, &self.snapshot, context.colours_talk())
     }
+}
+
+/// This program, as the one that evaluates.
+fn evaluator() -> Evaluator<'static> {
+    Evaluator { program: sandbox::own_program(), limits: LIMITS }
 }
 
 /// The root as definitions see it where the environment is this machine.

@@ -63,6 +63,8 @@ pub(super) struct Collected {
     pub(super) made: Vec<Made>,
     /// Paths of the tree: where declared, and whether it is a directory.
     pub(super) tree: BTreeMap<RelPath, (Location, bool)>,
+    /// Every directory that paths of the tree need, with the first of them.
+    pub(super) needed: BTreeMap<RelPath, RelPath>,
     /// Names that must be unique: kind and name.
     pub(super) names: BTreeMap<(&'static str, String), Location>,
     pub(super) outcome: Outcome,
@@ -159,7 +161,6 @@ impl Context {
         let mut collected = self.collected.borrow_mut();
         let tree = &collected.tree;
         let mut above = std::iter::successors(path.parent(), RelPath::parent);
-        let inside = |other: &RelPath| other.as_str().strip_prefix(path.as_str()).is_some_and(|rest| rest.starts_with('/'));
         let clash = match tree.get(path) {
             Some((_, true)) if directory => None,
             Some((first, _)) => Some((format!("`{path}` is declared twice"), first)),
@@ -167,14 +168,19 @@ impl Context {
                 .find_map(|parent| tree.get_key_value(&parent).filter(|(_, (_, directory))| !directory))
                 .map(|(parent, (first, _))| (format!("`{path}` cannot lie below `{parent}`, which is not a directory"), first))
                 .or_else(|| {
-                    let below = tree.iter().find(|(other, _)| inside(other)).filter(|_| !directory);
-                    below.map(|(below, (first, _))| (format!("`{path}` is not a directory, but `{below}` lies below it"), first))
+                    let below = collected.needed.get(path).filter(|_| !directory)?;
+                    Some((format!("`{path}` is not a directory, but `{below}` lies below it"), &tree.get(below)?.0))
                 }),
         };
-        match clash.map(|(message, first)| Diagnostic::new("E0411", message).at(at.clone()).note("the other one", first.clone())) {
-            Some(diagnostic) => collected.outcome.diagnostics.push(diagnostic),
-            None => drop(collected.tree.insert(path.clone(), (at.clone(), directory))),
+        if let Some((message, first)) = clash {
+            let diagnostic = Diagnostic::new("E0411", message).at(at.clone()).note("the other one", first.clone());
+            collected.outcome.diagnostics.push(diagnostic);
+            return;
         }
+        for parent in std::iter::successors(path.parent(), RelPath::parent) {
+            collected.needed.entry(parent).or_insert_with(|| path.clone());
+        }
+        collected.tree.insert(path.clone(), (at.clone(), directory));
     }
 
     pub(super) fn require(&self, requirement: Requirement) {

@@ -12,20 +12,21 @@ use super::failure::Failure;
 use super::values::{AddressValue, PathValue};
 use crate::data::{Data, NESTING_MAX};
 
+/// The most values inside of one: a list of lists of lists shares what is equal, plain data does not.
+pub(super) const VALUES_MAX: usize = 200_000;
+
 /// A value as plain data; `what` names it in the error.
 pub(super) fn to_data(value: Value<'_>, what: &str) -> Result<Data, Failure> {
-    convert(value, NESTING_MAX).map_err(|refusal| Failure::new("E0401", format!("{what} {refusal}")))
+    convert(value, NESTING_MAX, &mut { VALUES_MAX }).map_err(|refusal| Failure::new("E0401", format!("{what} {refusal}")))
 }
 
-fn convert(value: Value<'_>, levels: usize) -> Result<Data, String> {
+fn convert(value: Value<'_>, levels: usize, left: &mut usize) -> Result<Data, String> {
     if levels == 0 {
         return Err("is nested too deeply".to_owned());
     }
-    let all = |values: &[Value<'_>]| values.iter().map(|value| convert(*value, levels - 1)).collect::<Result<_, _>>().map(Data::List);
-    let fields = |entries: Vec<(String, Value<'_>)>| {
-        let converted = entries.into_iter().map(|(key, value)| Ok((key, convert(value, levels - 1)?))).collect::<Result<_, String>>();
-        converted.map(Data::Dict)
-    };
+    *left = left.checked_sub(1).ok_or_else(|| format!("holds more than {VALUES_MAX} values"))?;
+    let mut below = |value: Value<'_>| convert(value, levels - 1, left);
+    let mut all = |values: &[Value<'_>]| values.iter().map(|value| below(*value)).collect::<Result<_, _>>().map(Data::List);
     if value.is_none() {
         Ok(Data::None)
     } else if let Some(value) = value.unpack_bool() {
@@ -48,9 +49,10 @@ fn convert(value: Value<'_>, levels: usize) -> Result<Data, String> {
         let key = |key: Value<'_>| {
             key.unpack_str().map(str::to_owned).ok_or_else(|| format!("has a key of type `{}`; keys are strings", key.get_type()))
         };
-        fields(dict.iter().map(|(name, value)| Ok((key(name)?, value))).collect::<Result<_, String>>()?)
+        dict.iter().map(|(name, value)| Ok((key(name)?, below(value)?))).collect::<Result<_, String>>().map(Data::Dict)
     } else if let Some(fields_of) = StructRef::from_value(value) {
-        fields(fields_of.iter().map(|(name, value)| (name.as_str().to_owned(), value)).collect())
+        let converted = fields_of.iter().map(|(name, value)| Ok((name.as_str().to_owned(), below(value)?)));
+        converted.collect::<Result<_, String>>().map(Data::Dict)
     } else {
         Err(format!(
             "holds a value of type `{}`; plain values are None, bool, int, float, str, list, dict, struct, Path and Address",

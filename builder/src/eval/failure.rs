@@ -8,10 +8,13 @@ use starlark::codemap::FileSpan;
 use crate::diagnostic::{Diagnostic, Location};
 
 /// What is said when the limit of memory is reached, or one value is beyond it.
-pub(super) const TOO_MUCH_MEMORY: &str = "the evaluation takes too much memory";
+pub(crate) const TOO_MUCH_MEMORY: &str = "the evaluation takes too much memory";
+
+/// What is said when the limit of steps or of time is reached.
+pub(crate) const TOO_MUCH_TIME: &str = "the evaluation takes too long: a loop without end?";
 
 /// What is said about the limits.
-pub(super) const LIMITS_HINT: &str = "one evaluation may take 2 million steps and 1 GiB of memory";
+pub(crate) const LIMITS_HINT: &str = "one evaluation may take 2 million steps, 20 seconds of a processor and 1 GiB of memory";
 
 /// A diagnostic on its way through the evaluator.
 #[derive(Debug)]
@@ -123,7 +126,7 @@ fn word(error: &starlark::Error) -> Diagnostic {
     let message = message.replace("object of type `Component`", "the component");
     let message = match code {
         "E0207" => "calls are nested too deeply".to_owned(),
-        "E0208" if message.contains("ticks") => "the evaluation takes too long: a loop without end?".to_owned(),
+        "E0208" if message.contains("ticks") => TOO_MUCH_TIME.to_owned(),
         "E0208" => TOO_MUCH_MEMORY.to_owned(),
         "E0209" => "this value cannot be changed: it was made outside of `configure`".to_owned(),
         _ => message,

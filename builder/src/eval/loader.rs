@@ -13,13 +13,13 @@ use starlark::syntax::{AstModule, Dialect, DialectTypes};
 use starlark::values::{FreezeError, FrozenHeapName, OwnedFrozenValue, ValueLike};
 
 use super::component::{AttributeInfo, FrozenComponentType};
-use super::{failure, messages, nesting};
+use super::{failure, messages, nesting, running};
 use crate::diagnostic::{Diagnostic, Location};
 use crate::environment::is_component_name;
 use crate::snapshot::Snapshot;
 
 /// The largest source file, in bytes. Data belongs into `environment.toml` or templates.
-const SOURCE_BYTES_MAX: usize = 1 << 20;
+pub(super) const SOURCE_BYTES_MAX: usize = 1 << 20;
 
 /// The name of the file in a component's directory.
 const DEFINITION_FILE: &str = "component.star";
@@ -143,6 +143,7 @@ impl Loader<'_> {
         }
         let globals = &self.globals;
         let printed = Printed::default();
+        let _running = running::begin(None, &Location { file: file.to_owned(), line: 1, column: 1 });
         let result = catch_unwind(AssertUnwindSafe(|| evaluate_module(file, ast, &loads, globals, &printed)));
         self.diagnostics.extend(printed.into_note(file));
         let error = match result {

@@ -4,7 +4,7 @@
 const MESSAGE_BYTES_MAX: usize = 4096;
 
 /// The most messages of one evaluation; a loop that prints would fill the memory.
-const MESSAGES_MAX: usize = 1000;
+pub(super) const MESSAGES_MAX: usize = 1000;
 
 /// Appends a message, cut to its limit. After the last one that is kept comes a remark.
 pub(super) fn push(messages: &mut Vec<String>, text: &str) {

@@ -18,6 +18,7 @@ mod messages;
 mod nesting;
 mod parameters;
 pub(crate) mod reference;
+pub(crate) mod running;
 mod steps;
 mod values;
 
@@ -29,10 +30,12 @@ use starlark::environment::{Globals, GlobalsBuilder, LibraryExtension, Module};
 use starlark::eval::Evaluator;
 
 pub(crate) use context::{ENVIRONMENT_FIELDS, HOST_FIELDS, Scene};
+pub(crate) use failure::{LIMITS_HINT, TOO_MUCH_MEMORY, TOO_MUCH_TIME};
 pub(crate) use loader::{ComponentInfo, Definitions, load_definitions};
 
 use crate::data::Data;
 use crate::diagnostic::{Diagnostic, Location};
+use crate::evaluator::LIMITS;
 use crate::model::Step;
 use context::Context;
 
@@ -113,6 +116,7 @@ pub(crate) struct Task<'a> {
 /// Evaluates one instance against the frozen resources of the round before. Must run on a stack of [`STACK_BYTES`].
 pub(crate) fn evaluate_instance(scene: &Arc<Scene>, task: &Task<'_>, resources: &Arc<Resources>) -> Outcome {
     let context = Context::new(scene.clone(), task, resources.clone());
+    let _running = running::begin(Some((&task.component.name, &context.host().name)), &task.component.at);
     let result = catch_unwind(AssertUnwindSafe(|| {
         Module::with_temp_heap(|module| {
             let mut evaluator = Evaluator::new(&module);
@@ -142,8 +146,30 @@ pub(crate) fn limits_text() -> String {
          | what | at most |\n|---|---|\n\
          | steps of one evaluation (calls and turns of loops) | {TICKS_MAX} |\n\
          | memory of one evaluation | {} MiB |\n\
-         | calls within calls | {CALLS_MAX} |\n",
-        HEAP_BYTES_MAX >> 20
+         | time of one evaluation on a processor | {} s |\n\
+         | memory of all evaluations together | {} MiB |\n\
+         | calls within calls | {CALLS_MAX} |\n\
+         | levels of brackets, chained operators and branches in a source | {} |\n\
+         | size of a source | {} KiB |\n\
+         | values inside of one that is provided, written or given to a template | {} |\n\
+         | levels of lists and dicts in it | {} |\n\
+         | rounds until resources come to rest | {} |\n\
+         | messages of one evaluation | {} |\n\
+         | files of a project | {} |\n\
+         | bytes of a project | {} MiB |\n\n\
+         Definitions are evaluated in a process of their own. It is ended when it takes more, and the error names the component. Nothing\n\
+         outside of the project directory can be read, through no path and no symbolic link.\n",
+        HEAP_BYTES_MAX >> 20,
+        LIMITS.processor_ms / 1000,
+        LIMITS.memory_bytes >> 20,
+        nesting::LEVELS_MAX,
+        loader::SOURCE_BYTES_MAX >> 10,
+        convert::VALUES_MAX,
+        crate::data::NESTING_MAX,
+        crate::resolve::ROUNDS_MAX,
+        messages::MESSAGES_MAX,
+        crate::snapshot::FILES_MAX,
+        crate::snapshot::BYTES_MAX >> 20,
     )
 }
 

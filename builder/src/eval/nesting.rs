@@ -4,7 +4,7 @@
 //! long. This scan is cheaper than a parser and errs on the side of counting too much.
 
 /// The most levels, counting chained operators; the stack holds four times as many.
-const LEVELS_MAX: usize = 5_000;
+pub(super) const LEVELS_MAX: usize = 5_000;
 
 /// The byte offset at which a text becomes too deep, if it does.
 pub(super) fn too_deep_at(text: &str) -> Option<usize> {

@@ -16,6 +16,7 @@ use crate::eval::{ComponentInfo, Definitions, EVALUATION_THREAD, Resources, STAC
 use crate::model::{ComponentModel, Fleet, FleetHost, HostModel, Model, Resource};
 use crate::snapshot::Snapshot;
 use rounds::Instance;
+pub(crate) use rounds::ROUNDS_MAX;
 
 /// What is evaluated, and how.
 #[derive(Debug, Clone, Copy)]
@@ -61,18 +62,6 @@ pub fn assess(input: &Input<'_>) -> Assessment {
     });
     sort_diagnostics(&mut assessment.diagnostics);
     assessment
-}
-
-/// Evaluates environments of a project, all if none is named; gives all diagnostics, each once.
-pub fn check(snapshot: &Snapshot, environments: &[String], local_root: &str, workers: usize) -> Vec<Diagnostic> {
-    let all = snapshot.environments();
-    let chosen = if environments.is_empty() { all } else { environments.iter().map(String::as_str).collect() };
-    // Without any environment, the rest of the project is looked at nevertheless, and the missing one is named.
-    let chosen = if chosen.is_empty() { vec!["dev"] } else { chosen };
-    let inputs = chosen.into_iter().map(|environment| Input { snapshot, environment, local_root, workers });
-    let mut diagnostics: Vec<Diagnostic> = inputs.flat_map(|input| assess(&input).diagnostics).collect();
-    sort_diagnostics(&mut diagnostics);
-    diagnostics
 }
 
 /// Finds the hosts of one environment and how they are reached; components are not looked at, so a broken one is no obstacle.

@@ -10,7 +10,7 @@ use crate::data::Data;
 use crate::eval::{ComponentInfo, EVALUATION_THREAD, Outcome, Provision, Resources, STACK_BYTES, Scene, Task, evaluate_instance};
 
 /// The most rounds. Values travel one provider a round; chains in real projects have three or four links.
-pub(super) const ROUNDS_MAX: usize = 50;
+pub(crate) const ROUNDS_MAX: usize = 50;
 
 /// The most threads: each has a stack of 64 MiB.
 const WORKERS_MAX: usize = 64;

@@ -158,6 +158,20 @@ fn components_in_components() {
 }
 
 #[test]
+fn shared_values_are_not_written_out_for_ever() {
+    let nest = "x = [1]\nfor _ in range(50):\n    x = [x] * 10\n";
+    for (use_it, what) in
+        [("self.provide(\"x\", x)", "the value of resource `x`"), ("File(\"x\", format = \"json\", data = x)", "`data` of `x`")]
+    {
+        let text = component(&format!("{nest}{use_it}"));
+        let snapshot =
+            Snapshot::from_texts([SARSEN, ("environments/dev/environment.toml", LOCAL), ("components/it/component.star", &text)]);
+        let diagnostics = evaluate(&input(&snapshot)).unwrap_err();
+        assert_eq!(diagnostics[0].message, format!("{what} holds more than 200000 values"));
+    }
+}
+
+#[test]
 fn one_directory_for_two() {
     let steps = steps_of("self.add(Directory(\"var\"))\nself.add(File(\"var/x\", content = \"\"))\nself.add(Directory(\"var\"))");
     assert_eq!(steps.len(), 2);

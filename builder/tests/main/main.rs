@@ -1,6 +1,7 @@
-//! Tests of what needs the kernel: sandboxes and builds in them.
+//! Tests of what needs the kernel: processes that evaluate, sandboxes, and builds in them.
 
 #![expect(clippy::unwrap_used, clippy::disallowed_methods, reason = "a test arranges its own files and processes, and may fail")]
 
+mod hostile;
 mod realise;
 mod sandbox;

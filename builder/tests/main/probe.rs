@@ -1,17 +1,19 @@
-//! The program that becomes a sandbox in tests, and can start one as whichever user it runs.
+//! The program that becomes a sandbox or an evaluator in tests, and can start a sandbox as whichever user it runs.
 //!
-//! `sarsen-sandbox-probe __sandbox` is the sandbox; `sarsen-sandbox-probe run SPEC LOG SECONDS` runs the specification in the JSON file SPEC.
+//! `sarsen-sandbox-probe __sandbox` is the sandbox, with `__evaluate` the evaluator; `sarsen-sandbox-probe run SPEC LOG SECONDS` runs the specification in the JSON file SPEC.
 
 use std::path::Path;
 use std::process::ExitCode;
 use std::time::Duration;
 
+use sarsen_builder::evaluator;
 use sarsen_builder::sandbox::{self, ENTRY_ARGUMENT, Ending};
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     match arguments.iter().map(String::as_str).collect::<Vec<_>>().as_slice() {
         [ENTRY_ARGUMENT, ..] => sandbox::enter(),
+        [evaluator::ENTRY_ARGUMENT, ..] => evaluator::enter(),
         ["run", spec, log, seconds] => run(spec, log, seconds),
         _ => ExitCode::from(2),
     }
