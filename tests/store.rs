@@ -1,5 +1,6 @@
 //! The commands of `sarsen store`: what they print, what they refuse and how, and that nobody loses an object by them.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::PathBuf;
@@ -32,12 +33,14 @@ fn add_changed_site(world: &World) -> String {
     add(world, "site")
 }
 
-/// Changes a byte of a file behind the store's back.
+/// Changes a byte of a file behind the store's back, as decay does: the times stay.
 fn damage(path: &PathBuf) {
+    let modified = fs::metadata(path).and_then(|metadata| metadata.modified()).expect("the file");
     let mut bytes = fs::read(path).expect("the file");
     bytes[0] ^= 1;
     fs::set_permissions(path, fs::Permissions::from_mode(0o644)).expect("the file");
     fs::write(path, bytes).expect("the file");
+    fs::File::options().write(true).open(path).and_then(|file| file.set_modified(modified)).expect("the file");
     fs::set_permissions(path, fs::Permissions::from_mode(0o444)).expect("the file");
 }
 
@@ -152,6 +155,33 @@ fn damage_is_found_where_it_is() {
     let found = document["findings"].as_array().expect("findings").iter();
     let of_object: Vec<_> = found.filter(|finding| finding["object"].as_str() == Some(&one)).collect();
     assert_eq!((of_object.len(), of_object[0]["path"].as_str()), (1, Some("index.html")));
+}
+
+#[test]
+fn parts_of_the_store_are_verified_in_turn() {
+    let world = world_with_site();
+    let (one, _) = (add(&world, "site"), add_changed_site(&world));
+    damage(&world.root().join("store").join(&one).join("css/style.css"));
+    let mut found = BTreeSet::new();
+    let mut rounds = 0;
+    // The first round starts at the beginning.
+    for part in 0.. {
+        let document = world.sarsen(&["store", "verify", "--sample", "30%", "--rate", "100", "--format", "json"]).json();
+        for finding in document["findings"].as_array().expect("findings") {
+            found.insert((finding["path"].as_str().expect("a path").to_owned(), finding["kind"].as_str().expect("a kind").to_owned()));
+        }
+        rounds = document["sample"]["rounds"].as_u64().expect("rounds");
+        if rounds > 0 {
+            break;
+        }
+        assert!(part < 10, "a round has an end");
+    }
+    assert_eq!(rounds, 1);
+    let of_objects: Vec<_> = found.iter().filter(|(path, _)| !path.starts_with("blobs/")).collect();
+    assert_eq!((found.len(), of_objects), (2, vec![&("css/style.css".to_owned(), "content".to_owned())]));
+    assert_snapshot!("verify_sample_unusable", world.sarsen(&["store", "verify", "--sample", "half"]).expect(2).snapshot());
+    assert_snapshot!("verify_rate_unusable", world.sarsen(&["store", "verify", "--rate", "0"]).expect(2).snapshot());
+    assert_snapshot!("verify_sample_of_objects", world.sarsen(&["store", "verify", "--sample", "5%", &one]).expect(2).snapshot());
 }
 
 #[test]

@@ -15,7 +15,7 @@ use std::path::{Path, PathBuf};
 use rustix::fs::{AtFlags, CWD, Gid, Mode, OFlags, RenameFlags, Uid};
 
 pub use directory::{Directory, NodeKind};
-pub(crate) use directory::{Listed, Node, Stamp, freeze_file, node_of, share_blocks};
+pub(crate) use directory::{Listed, Node, Stamp, freeze_file, node_at, node_of, share_blocks};
 pub use lock::{FileLock, LockError, lock_exclusive, lock_exclusive_within, lock_shared_within};
 
 /// What could not be done to a file.

@@ -183,6 +183,7 @@ pub fn execute(store: &ObjectStore, plan: &GcPlan) -> Result<GcReport, GcError> 
         store.discard(&remove)?;
         store.empty_trash()?;
     }
+    remove_lone_manifests(store)?;
     let report = GcReport { objects: remove.len() as u64, ..GcReport::default() };
     remove_unused_contents(store, report)
 }
@@ -277,6 +278,19 @@ fn is_fresh(path: &Path, now: SystemTime, grace: Duration) -> Result<bool, GcErr
 /// The contents that an object holds: digest, executable, size.
 fn contents_of(manifest: &crate::ObjectManifest) -> impl Iterator<Item = (Digest, bool, u64)> {
     manifest.tree.files().map(|(_, file)| (file.digest, file.executable, file.size))
+}
+
+/// Removes manifests whose object is not there: whoever made or removed it was killed in between. Call with the publication locked.
+fn remove_lone_manifests(store: &ObjectStore) -> Result<(), GcError> {
+    let objects = Directory::open(&store.root().join("store"))?.names()?;
+    let needed: BTreeSet<String> = objects.iter().filter_map(|name| object_of_name(name)).map(|object| object.id.to_string()).collect();
+    let manifests = Directory::open(&store.root().join("trees"))?;
+    for name in manifests.names()? {
+        if name.to_str().is_none_or(|name| !needed.contains(name)) {
+            manifests.remove_name(&name)?;
+        }
+    }
+    Ok(())
 }
 
 /// Removes the contents that have no name but their own. Call with the publication locked, so that no transaction begins.

@@ -14,6 +14,7 @@ pub mod object;
 mod objects;
 pub mod pack;
 pub mod path;
+pub mod progress;
 mod recovery;
 mod scan;
 pub mod signature;

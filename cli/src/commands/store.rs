@@ -6,6 +6,7 @@ use crate::context::Context;
 use crate::error::{CommandError, Exit};
 
 mod add;
+mod amount;
 mod cat;
 mod diff;
 mod du;

@@ -7,7 +7,7 @@ use std::ffi::{OsStr, OsString};
 use std::fs::File;
 use std::io::{self, Write};
 use std::os::fd::{AsFd, OwnedFd};
-use std::os::unix::ffi::OsStringExt;
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags, RawDir, RawMode, RenameFlags, SeekFrom, Stat, Timespec, Timestamps};
@@ -156,6 +156,21 @@ impl Directory {
         }
         entries.sort();
         Ok(entries)
+    }
+
+    /// Shows the names in the directory as the file system gives them, without keeping them.
+    pub(crate) fn visit_names(&self, mut visit: impl FnMut(&OsStr)) -> Result<(), FsError> {
+        rustix::fs::seek(&self.descriptor, SeekFrom::Start(0)).at("list", &self.path)?;
+        let mut buffer = Vec::with_capacity(LIST_BYTES);
+        let mut listing = RawDir::new(&self.descriptor, buffer.spare_capacity_mut());
+        while let Some(entry) = listing.next() {
+            let entry = entry.at("list", &self.path)?;
+            let name = entry.file_name().to_bytes();
+            if name != b"." && name != b".." {
+                visit(OsStr::from_bytes(name));
+            }
+        }
+        Ok(())
     }
 
     /// What the directory itself is.
@@ -346,6 +361,11 @@ fn freeze(descriptor: impl AsFd + Copy, mode: u32, path: &Path) -> Result<(), Fs
 const fn object_times() -> Timestamps {
     let time = Timespec { tv_sec: 1, tv_nsec: 0 };
     Timestamps { last_access: time, last_modification: time }
+}
+
+/// What is at a path; a symbolic link at its end is not followed.
+pub(crate) fn node_at(path: &Path) -> Result<Node, FsError> {
+    rustix::fs::lstat(path).map(|stat| Node::of(&stat)).at("inspect", path)
 }
 
 /// What the file behind an open handle is.

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use clap::Args;
 use sarsen_store::fsutil::{self, FsError};
 use sarsen_store::pack::{self, Exported};
+use sarsen_store::progress::Counters;
 use sarsen_store::signature::SecretKey;
 use sarsen_store::{ObjectRef, ObjectStore};
 use serde::Serialize;
@@ -17,7 +18,7 @@ use super::selection::select_all;
 use crate::args::Format;
 use crate::context::Context;
 use crate::error::{CommandError, Exit};
-use crate::progress::Progress;
+use crate::progress::watch;
 use crate::project::open_store;
 use crate::render::{bytes, count};
 
@@ -56,7 +57,7 @@ pub(super) fn run(arguments: &Arguments, context: &Context) -> Result<Exit, Comm
     let store = open_store(context)?;
     let objects = select_all(&store, &arguments.objects)?;
     let exported = if to_stream {
-        pack::export(&store, &objects, Watched::new(io::stdout().lock()), &keys).map_err(failed)?
+        export(&store, &objects, &keys, io::stdout().lock())?
     } else {
         write_file(&store, &objects, &keys, &arguments.output)?
     };
@@ -97,29 +98,27 @@ fn write_file(store: &ObjectStore, objects: &[ObjectRef], keys: &[SecretKey], ou
 fn fill(store: &ObjectStore, objects: &[ObjectRef], keys: &[SecretKey], path: &Path) -> Result<Exported, CommandError> {
     let unwritten = |operation, error: io::Error| failed(FsError::new(operation, path, error));
     let mut file: File = OpenOptions::new().append(true).open(path).map_err(|error| unwritten("open", error))?;
-    let exported = pack::export(store, objects, Watched::new(BufWriter::with_capacity(WRITE_BYTES, &mut file)), keys).map_err(failed)?;
+    let exported = export(store, objects, keys, BufWriter::with_capacity(WRITE_BYTES, &mut file))?;
     file.sync_all().map_err(|error| unwritten("sync", error))?;
     Ok(exported)
 }
 
-/// A writer that shows how much went through it.
-struct Watched<W> {
+fn export(store: &ObjectStore, objects: &[ObjectRef], keys: &[SecretKey], writer: impl Write) -> Result<Exported, CommandError> {
+    let counters = Counters::new();
+    let counted = Counted { inner: writer, counters: &counters };
+    watch("exporting", &counters, || pack::export(store, objects, counted, keys)).map_err(failed)
+}
+
+/// A writer that counts what goes through it.
+struct Counted<'a, W> {
     inner: W,
-    written: u64,
-    progress: Progress,
+    counters: &'a Counters,
 }
 
-impl<W> Watched<W> {
-    fn new(inner: W) -> Self {
-        Self { inner, written: 0, progress: Progress::of("exporting") }
-    }
-}
-
-impl<W: Write> Write for Watched<W> {
+impl<W: Write> Write for Counted<'_, W> {
     fn write(&mut self, piece: &[u8]) -> io::Result<usize> {
         let length = self.inner.write(piece)?;
-        self.written += length as u64;
-        self.progress.show(|| bytes(self.written));
+        self.counters.add_bytes(length as u64);
         Ok(length)
     }
 

@@ -12,6 +12,7 @@ use sarsen_store::gc::{self, GcPlan, Generation, Retention, Roots, generations};
 use sarsen_store::{ObjectRef, ObjectStore};
 use serde::Serialize;
 
+use super::amount::parse_bytes;
 use super::failed;
 use crate::args::Format;
 use crate::context::Context;
@@ -128,32 +129,4 @@ fn show(plan: &GcPlan, generations: &[String], context: &Context) -> Result<(), 
     }
     context.say(&format!("{} to remove, {} to free, {} to keep", count(plan.remove.len(), "object"), bytes(plan.bytes), plan.keep.len()));
     Ok(())
-}
-
-/// A number of bytes, with a unit or without.
-fn parse_bytes(text: &str) -> Result<u64, String> {
-    let (digits, shift) = match text.char_indices().next_back() {
-        Some((end, 'K' | 'k')) => (&text[..end], 10),
-        Some((end, 'M' | 'm')) => (&text[..end], 20),
-        Some((end, 'G' | 'g')) => (&text[..end], 30),
-        Some((end, 'T' | 't')) => (&text[..end], 40),
-        _ => (text, 0),
-    };
-    let number = digits.parse::<u64>().ok().and_then(|number| number.checked_mul(1 << shift));
-    number.ok_or_else(|| String::from("expected a number of bytes such as `500M` or `2G`"))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn bytes_may_have_units() {
-        for (text, number) in [("0", 0), ("7", 7), ("1k", 1024), ("500M", 500 << 20), ("2G", 2 << 30), ("1T", 1 << 40)] {
-            assert_eq!(parse_bytes(text), Ok(number));
-        }
-        for text in ["", "M", "-1", "1.5G", "1GB", "99999999T", "1é"] {
-            assert!(parse_bytes(text).is_err(), "{text}");
-        }
-    }
 }

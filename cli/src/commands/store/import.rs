@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use clap::Args;
 use sarsen_store::fsutil::FsError;
 use sarsen_store::pack::{self, Imported, PackError};
+use sarsen_store::progress::Counters;
 use sarsen_store::signature::{PublicKey, TrustedKeys};
 use sarsen_store::{ObjectRef, ObjectStore};
 use serde::Serialize;
@@ -16,9 +17,9 @@ use super::failed;
 use crate::args::Format;
 use crate::context::Context;
 use crate::error::{CommandError, Exit};
-use crate::progress::Progress;
+use crate::progress::watch;
 use crate::project::open_store;
-use crate::render::{bytes, count};
+use crate::render::count;
 
 #[derive(Debug, Args)]
 pub(crate) struct Arguments {
@@ -64,8 +65,9 @@ fn open(path: &Path) -> Result<File, CommandError> {
 }
 
 fn import(store: &ObjectStore, reader: impl Read, trusted: &TrustedKeys) -> Result<Imported, CommandError> {
-    let watched = Watched { inner: reader, read: 0, progress: Progress::of("importing") };
-    pack::import(store, watched, trusted).map_err(|error| {
+    let counters = Counters::new();
+    let counted = Counted { inner: reader, counters: &counters };
+    watch("importing", &counters, || pack::import(store, counted, trusted)).map_err(|error| {
         let untrusted = matches!(error, PackError::Unsigned { .. } | PackError::UnknownSigner { .. });
         let error = failed(error);
         if untrusted {
@@ -76,18 +78,16 @@ fn import(store: &ObjectStore, reader: impl Read, trusted: &TrustedKeys) -> Resu
     })
 }
 
-/// A reader that shows how much went through it.
-struct Watched<R> {
+/// A reader that counts what goes through it.
+struct Counted<'a, R> {
     inner: R,
-    read: u64,
-    progress: Progress,
+    counters: &'a Counters,
 }
 
-impl<R: Read> Read for Watched<R> {
+impl<R: Read> Read for Counted<'_, R> {
     fn read(&mut self, piece: &mut [u8]) -> io::Result<usize> {
         let length = self.inner.read(piece)?;
-        self.read += length as u64;
-        self.progress.show(|| bytes(self.read));
+        self.counters.add_bytes(length as u64);
         Ok(length)
     }
 }
