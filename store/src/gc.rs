@@ -5,11 +5,12 @@
 //! became needed in between stays. When in doubt about a root, nothing is removed. A collection that is cut off goes on with the next
 //! one, because its steps are found in the trash and in the link counts of contents. Normative text: `FORMAT.md`, section "Collection".
 
+mod freed;
 mod retention;
 mod roots;
 mod why;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
@@ -19,7 +20,7 @@ use crate::error::StoreError;
 use crate::fsutil::{Directory, FsError, Listed, NodeKind};
 use crate::objects::{ObjectStore, object_of_name};
 use crate::verify::blob_of_name;
-use crate::{Digest, ObjectRef, fsutil};
+use crate::{ObjectRef, fsutil};
 
 pub use retention::{Generation, Retention, generations};
 pub use roots::Root;
@@ -53,8 +54,6 @@ pub struct GcPlan {
 pub struct Removal {
     /// The object.
     pub object: ObjectRef,
-    /// The length of its files together, in bytes, shared or not.
-    pub bytes: u64,
     /// What its removal frees after all those before it in the plan, in bytes of file contents.
     pub frees: u64,
 }
@@ -134,28 +133,9 @@ pub fn plan(store: &ObjectStore, roots: &Roots, now: SystemTime, grace: Duration
         let _publication = store.lock_publication()?;
         mark(store, roots, &roots.given_up, now, grace)?
     };
-    let mut remove = Vec::new();
-    // A content is freed with the last object that holds it.
-    let mut last_holder = BTreeMap::new();
-    for (position, object) in marked.remove.into_iter().enumerate() {
-        // A damaged manifest must not keep its object from being removed; its size is not known then.
-        let manifest = store.manifest(&object).ok();
-        last_holder.extend(manifest.iter().flat_map(contents_of).map(|content| (content, position)));
-        remove.push(Removal { object, bytes: manifest.map_or(0, |manifest| manifest.tree.file_bytes()), frees: 0 });
-    }
-    for object in &marked.keep {
-        if last_holder.is_empty() {
-            break;
-        }
-        if let Ok(manifest) = store.manifest(object) {
-            for content in contents_of(&manifest) {
-                last_holder.remove(&content);
-            }
-        }
-    }
-    for ((_, _, size), position) in last_holder {
-        remove[position].frees += size;
-    }
+    // A damaged manifest must not keep its object from being removed; its size is not known then.
+    let freed = freed::freed_by(&marked.remove, &marked.keep, |object| store.manifest(object).ok());
+    let remove: Vec<Removal> = marked.remove.into_iter().zip(freed).map(|(object, frees)| Removal { object, frees }).collect();
     let bytes = remove.iter().map(|removal| removal.frees).sum();
     Ok(GcPlan { keep: marked.keep.into_iter().collect(), remove, bytes, roots: roots.clone(), now, grace })
 }
@@ -273,11 +253,6 @@ fn is_fresh(path: &Path, now: SystemTime, grace: Duration) -> Result<bool, GcErr
     let changed = SystemTime::UNIX_EPOCH + Duration::from_secs(u64::try_from(metadata.ctime()).unwrap_or(0));
     // An object from the future is as fresh as can be: the clock was set back.
     Ok(now.duration_since(changed).map_or(true, |age| age < grace))
-}
-
-/// The contents that an object holds: digest, executable, size.
-fn contents_of(manifest: &crate::ObjectManifest) -> impl Iterator<Item = (Digest, bool, u64)> {
-    manifest.tree.files().map(|(_, file)| (file.digest, file.executable, file.size))
 }
 
 /// Removes manifests whose object is not there: whoever made or removed it was killed in between. Call with the publication locked.

@@ -5,6 +5,7 @@ use std::os::unix::fs::symlink;
 use tempfile::TempDir;
 
 use super::*;
+use crate::Digest;
 use crate::transaction::{Durable, NewEntry, NewEntryKind, Transaction};
 
 const LATER: Duration = Duration::from_hours(1_000_000);
@@ -73,7 +74,7 @@ fn only_what_nothing_needs_goes() {
     generation(&store, "web", 1, &format!("../../../store/{application}"));
     let some = plan_later(&store, &[]).unwrap();
     assert_eq!(removed(&some), std::slice::from_ref(&lone));
-    assert!(some.remove[0].bytes > 1000 && some.bytes < 1000, "the shared file is not freed: {some:?}");
+    assert!(some.bytes > 0 && some.bytes < 1000, "the shared file is not freed: {some:?}");
     assert_eq!(store.objects().unwrap().len(), 3, "a plan changes nothing");
 
     let report = execute(&store, &some).unwrap();

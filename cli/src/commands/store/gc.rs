@@ -55,7 +55,7 @@ struct Report<'a> {
 #[derive(Serialize)]
 struct Planned<'a> {
     object: &'a ObjectRef,
-    bytes: u64,
+    /// What its removal frees after those before it, in bytes of file contents.
     frees: u64,
 }
 
@@ -85,7 +85,7 @@ pub(super) fn run(arguments: &Arguments, context: &Context) -> Result<Exit, Comm
         context.say("nothing was removed: `sarsen store gc --yes` does it");
     }
     if context.format == Format::Json {
-        let remove = plan.remove.iter().map(|removal| Planned { object: &removal.object, bytes: removal.bytes, frees: removal.frees });
+        let remove = plan.remove.iter().map(|removal| Planned { object: &removal.object, frees: removal.frees });
         context.print_json(&Report {
             generations: &generations,
             keep: plan.keep.len(),
