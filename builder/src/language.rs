@@ -8,6 +8,7 @@ use std::fmt::Write as _;
 use crate::environment::keys::{FILES, KEYS, Key};
 use crate::eval::reference::{Entry, Parameter, TypeEntry, functions, standard, types};
 use crate::eval::{ENVIRONMENT_FIELDS, HOST_FIELDS};
+use crate::filters::{FILTERS, Filter};
 
 /// The text of `builder/LANGUAGE.md`.
 pub fn reference() -> String {
@@ -25,6 +26,7 @@ pub fn reference() -> String {
         }
     }
     write_standard(&mut text);
+    write_templates(&mut text);
     write_keys(&mut text);
     text.push_str(&crate::eval::limits_text());
     text
@@ -142,6 +144,15 @@ fn write_standard(text: &mut String) {
     text.push_str(
         "\nThere is no `time`, `random`, `env`, `open` or `while`: what a definition says must not depend on when and where it is read.\n",
     );
+}
+
+fn write_templates(text: &mut String) {
+    text.push_str(include_str!("language/templates.md"));
+    for Filter { name, arguments, text: meaning, .. } in FILTERS {
+        let call = if arguments.is_empty() { (*name).to_owned() } else { format!("{name}({arguments})") };
+        let _ = writeln!(text, "| `{}` | {} |", call.replace('|', "\\|"), meaning.replace('|', "\\|"));
+    }
+    text.push_str(include_str!("language/mako.md"));
 }
 
 fn write_keys(text: &mut String) {

@@ -9,11 +9,13 @@ use super::add::{find_beside, find_file, missing, project_path, template_context
 use super::context::Context;
 use super::failure::Failure;
 use super::instance::Instance;
-use super::steps::{Content, FileDeclaration, Formatted, TreeDeclaration, render_mode};
+use super::mako;
+use super::steps::{Content, Engine, FileDeclaration, Formatted, TreeDeclaration, render_mode};
 use crate::data::{Data, TargetPath};
 use crate::diagnostic::{Diagnostic, Location};
 use crate::encoding::Encoding;
 use crate::model::StepKind;
+use crate::template::{INLINE, relocate};
 
 /// Adds one file; what is wrong with it is reported.
 pub(super) fn add_file(context: &Context, instance: &Instance<'_>, file: FileDeclaration, at: &Location) -> TargetPath {
@@ -37,12 +39,17 @@ pub(super) fn add_file(context: &Context, instance: &Instance<'_>, file: FileDec
 
 /// The bytes of a file, and whether its source may be executed.
 fn render(context: &Context, instance: &Instance<'_>, file: FileDeclaration, at: &Location) -> Result<(Arc<[u8]>, bool), Box<Diagnostic>> {
-    let FileDeclaration { path, content, raw, mode: _, context: extra, encoding, formatted } = file;
+    let FileDeclaration { path, content, raw, mode: _, context: extra, encoding, engine, formatted } = file;
+    let is_mako = |source: &str| engine.map_or_else(|| has_suffix(source, "mako"), |engine| engine == Engine::Mako);
     let mut executable = false;
     let mut origin = None;
     let text = match content {
         Content::Data(data) => return write_data(&path, data, formatted, encoding, at).map(|bytes| (bytes, false)),
         Content::Inline(text) if raw => text,
+        Content::Inline(text) if is_mako("") => {
+            let rendered = render_mako(context, instance, INLINE, &text, &template_context(context, instance, extra));
+            rendered.map_err(|diagnostic| Box::new(relocate(*diagnostic, at, &text)))?
+        }
         Content::Inline(text) => {
             context.templates(&instance.directory).render_text(&text, at, &template_context(context, instance, extra))?
         }
@@ -63,8 +70,12 @@ fn render(context: &Context, instance: &Instance<'_>, file: FileDeclaration, at:
                 origin = Some(source);
                 text
             } else {
-                let rendered =
-                    context.templates(&instance.directory).render_source(&source, &text, &template_context(context, instance, extra));
+                let values = template_context(context, instance, extra);
+                let rendered = if is_mako(&source) {
+                    render_mako(context, instance, &source, &text, &values)
+                } else {
+                    context.templates(&instance.directory).render_source(&source, &text, &values)
+                };
                 rendered.map_err(|diagnostic| Box::new(rendered_for(*diagnostic, at)))?
             }
         }
@@ -83,6 +94,23 @@ fn render(context: &Context, instance: &Instance<'_>, file: FileDeclaration, at:
         Box::new(rendered_for(diagnostic.at(Location { file, line: error.line, column: error.column }), at))
     })?;
     write_data(&path, data, Some(formatted), encoding, at).map(|bytes| (bytes, executable))
+}
+
+fn has_suffix(name: &str, suffix: &str) -> bool {
+    std::path::Path::new(name).extension().is_some_and(|extension| extension == suffix)
+}
+
+/// Renders a Mako template; what it includes lies beside the definition, or in `//lib`.
+fn render_mako(context: &Context, instance: &Instance<'_>, path: &str, text: &str, values: &Data) -> Result<String, Box<Diagnostic>> {
+    let find = |written: &str| {
+        let found = find_file(context, &instance.directory, written).map_err(|failure| match failure.0.hints.first() {
+            Some(hint) => format!("{} ({hint})", failure.0.message),
+            None => failure.0.message.clone(),
+        })?;
+        let text = context.scene.snapshot.text(&found).ok_or_else(|| format!("`{found}` is not UTF-8 text"))?;
+        Ok((found, text.to_owned()))
+    };
+    mako::render(path, text, values, &find)
 }
 
 /// Data with what is laid over it, as the bytes of a file.

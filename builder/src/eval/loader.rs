@@ -245,7 +245,7 @@ fn refuse_to_freeze(file: &str, error: &FreezeError) -> Diagnostic {
     if place.is_some() { diagnostic.hint("write `Name = component(...)` at the top level of the file") } else { diagnostic }
 }
 
-fn dialect() -> Dialect {
+pub(super) fn dialect() -> Dialect {
     Dialect {
         enable_types: DialectTypes::Enable,
         enable_f_strings: true,

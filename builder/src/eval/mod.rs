@@ -14,6 +14,7 @@ mod failure;
 mod files;
 mod instance;
 mod loader;
+mod mako;
 mod messages;
 mod nesting;
 mod parameters;

@@ -43,6 +43,8 @@ pub(in crate::eval) struct FileDeclaration {
     pub(in crate::eval) context: Vec<(String, Data)>,
     /// The encoding of the source and of the file.
     pub(in crate::eval) encoding: Encoding,
+    /// What templates are written in; nothing: as the name of the source says.
+    pub(in crate::eval) engine: Option<Engine>,
     /// For files that are data: their format and what is laid over the data.
     pub(in crate::eval) formatted: Option<Formatted>,
 }
@@ -58,6 +60,13 @@ pub(in crate::eval) enum Content {
     Inline(String),
     /// Data, to be written in a format.
     Data(Data),
+}
+
+/// What templates are written in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in crate::eval) enum Engine {
+    Jinja,
+    Mako,
 }
 
 /// A file that is data.
@@ -123,6 +132,16 @@ fn parse_format(name: Option<&str>, indent: Option<i32>) -> Result<Option<Format
         }
         (_, Some(_)) => Err(Failure::new("E0421", "`indent` is for `format = \"json\"`")),
         (format, None) => Ok(format),
+    }
+}
+
+fn parse_engine(written: Option<&str>, raw: bool) -> Result<Option<Engine>, Failure> {
+    match written {
+        None => Ok(None),
+        Some(_) if raw => Err(Failure::new("E0421", "a template is rendered, `raw = True` is not")),
+        Some("jinja") => Ok(Some(Engine::Jinja)),
+        Some("mako") => Ok(Some(Engine::Mako)),
+        Some(other) => Err(Failure::new("E0421", format!("`engine` does not know `{other}`")).hint("it is \"jinja\" or \"mako\"")),
     }
 }
 
@@ -222,6 +241,7 @@ pub(in crate::eval) fn builtins(builder: &mut GlobalsBuilder) {
     /// * `indent`: spaces of indentation of JSON, 2 if not given; 0 puts everything into one line
     /// * `context`: (dict) further names for the template, beside `component`, `host` and `environment`
     /// * `encoding`: of the source and of the file: `"utf-8"`, `"ascii"`, `"latin-1"`, `"latin-9"` or `"windows-1252"`
+    /// * `engine`: what the template is written in: `"jinja"` or `"mako"`; if not given, Mako for sources that end in `.mako`
     ///
     /// # Returns
     /// `self.add` gives its `Path`
@@ -237,7 +257,7 @@ pub(in crate::eval) fn builtins(builder: &mut GlobalsBuilder) {
     /// * `E0440`: the encoding is not known, or does not have a character of the text
     /// * `E0442`: a warning: the mode asks for more privacy than the immutable tree has
     /// * `E0443`: the source is not what `format` says
-    /// * `E0601` to `E0606`: the template is wrong
+    /// * `E0601` to `E0607`: the template is wrong
     ///
     /// # Example
     /// ```python
@@ -262,6 +282,7 @@ pub(in crate::eval) fn builtins(builder: &mut GlobalsBuilder) {
         #[starlark(require = named, default = NoneOr::None)] indent: NoneOr<i32>,
         #[starlark(require = named, default = NoneOr::None)] context: NoneOr<Value<'v>>,
         #[starlark(require = named, default = "utf-8")] encoding: &'v str,
+        #[starlark(require = named, default = NoneOr::None)] engine: NoneOr<&'v str>,
         eval: &mut Evaluator<'v, '_, '_>,
     ) -> starlark::Result<StepValue> {
         let path = rel_path(path, "File")?;
@@ -292,6 +313,7 @@ pub(in crate::eval) fn builtins(builder: &mut GlobalsBuilder) {
             mode,
             context,
             encoding: parse_encoding(encoding, raw)?,
+            engine: parse_engine(engine.into_option(), raw)?,
             formatted: format.map(|format| Formatted { format, overrides, lists }),
         };
         Ok(make(eval, format!("File `{}`", declaration.path), Declaration::File(declaration))?)

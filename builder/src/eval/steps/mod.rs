@@ -11,7 +11,7 @@ use starlark::eval::Evaluator;
 
 pub(super) use activation::builtins as activation;
 pub(super) use content::{BuildDeclaration, PythonDeclaration};
-pub(super) use file::{Content, FileDeclaration, Formatted, TreeDeclaration};
+pub(super) use file::{Content, Engine, FileDeclaration, Formatted, TreeDeclaration};
 pub(super) use host::builtins as host;
 pub(super) use mode::render_mode;
 
