@@ -19,7 +19,8 @@ def copies(samples, programs, trees, place, network, served):
         wire = network.wire_bytes() - before
         if program == "sarsen":
             # What the protocol itself took, without ssh.
-            more["protocol"] = int(re.search(r"wire (\d+)", sample.output).group(1))
+            out, back = re.search(r" out (\d+) in (\d+) ", sample.output).groups()
+            more["protocol"] = int(out) + int(back)
         samples.sample(work, program, sample, wire=wire, **more)
 
     def sarsen():

@@ -128,9 +128,9 @@ class Samples:
         print(f"  {work}: {program}: {told}", flush=True)
 
     def sample(self, work, program, sample, **more):
-        told = re.search(r" rss (\d+) ", sample.output)
         # A child counts what its parent held when it was made: our own programs tell their own.
-        memory = float(told.group(1)) if told else sample.memory_mib
+        mebibytes, kibibytes = re.search(r" rss (\d+) ", sample.output), re.search(r" peak_kib (\d+)", sample.output)
+        memory = float(mebibytes.group(1)) if mebibytes else float(kibibytes.group(1)) / 1024 if kibibytes else sample.memory_mib
         self.add(work, program, {"cpu": sample.cpu, "wall": sample.wall, "memory": memory, **more})
 
     def median(self, work, program, figure):
