@@ -6,6 +6,7 @@
 //! error like any other: callers discard the batch and never try the sync again, because the kernel reports a lost page once.
 
 mod directory;
+mod listing;
 mod lock;
 
 use std::fs::File;
@@ -16,6 +17,7 @@ use rustix::fs::{AtFlags, CWD, Gid, Mode, OFlags, RenameFlags, Uid};
 
 pub use directory::{Directory, NodeKind};
 pub(crate) use directory::{Listed, Node, Stamp, freeze_file, node_at, node_of, share_blocks};
+pub(crate) use listing::Step;
 pub use lock::{FileLock, LockError, lock_exclusive, lock_exclusive_within, lock_shared_within};
 
 /// What could not be done to a file.

@@ -28,7 +28,7 @@ const BUSY_PATIENCE: Duration = Duration::from_secs(1);
 const DIRECTORIES_MAX: i64 = 100_000;
 
 /// The most files of one directory that are remembered. A larger row costs more to rewrite than it saves.
-const FILES_MAX: usize = 100_000;
+pub(crate) const FILES_MAX: usize = 100_000;
 
 /// How old the last change of a file must be when it is read, in nanoseconds. File systems take their times from a clock that
 /// moves every 1 to 10 milliseconds.
@@ -90,6 +90,18 @@ impl StatCache {
     /// What is known of the files in a directory; a row that is damaged is nothing.
     pub(crate) fn files_in(&self, directory: DirectoryKey) -> KnownFiles {
         self.with(|connection| files_in(connection, directory)).unwrap_or_default()
+    }
+
+    /// The inodes of all directories of a device of which something is known, sorted.
+    pub(crate) fn directories_of(&self, device: u64) -> Vec<u64> {
+        let directories = self.with(|connection| {
+            let mut statement = connection.prepare_cached("SELECT inode FROM directory WHERE device = ?1")?;
+            let rows = statement.query_map([device.cast_signed()], |row| row.get::<_, i64>(0))?;
+            rows.map(|inode| inode.map(i64::cast_unsigned)).collect::<rusqlite::Result<Vec<u64>>>()
+        });
+        let mut directories = directories.unwrap_or_default();
+        directories.sort_unstable();
+        directories
     }
 
     /// Many questions at once, which saves the database's locking for each. Keeps other threads waiting.

@@ -4,7 +4,9 @@
 //! an order that leaves each name under `store/` complete at every instant. The result, [`Durable`], is the proof that
 //! whoever names objects next asks for. FORMAT.md, section "Publishing".
 
+mod contents;
 mod ingest;
+mod naming;
 mod publish;
 mod recall;
 mod receive;
@@ -14,13 +16,15 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use crate::canon::DecodeError;
 use crate::error::StoreError;
 use crate::fsutil::{self, Directory};
 use crate::object::{ObjectManifest, object_id};
 use crate::objects::{Lease, ObjectStore};
 use crate::scan::Candidates;
-use crate::tree::{Entry, Tree};
-use crate::{Digest, ObjectId, ObjectName, ObjectRef, RelPath};
+use crate::tree::Tree;
+use crate::{ObjectId, ObjectName, ObjectRef, RelPath};
+use contents::Contents;
 use ingest::Origin;
 use staging::Staging;
 
@@ -54,20 +58,6 @@ pub enum NewEntryKind {
     Directory,
 }
 
-/// The name of an inode in `blobs/`: its content, and whether it is executable.
-type ContentKey = (Digest, bool);
-
-/// An inode that this transaction made.
-#[derive(Debug)]
-struct NewContent {
-    /// Where it is in the staging directory.
-    path: PathBuf,
-    /// Whether the inode in `blobs/` can take no further link and is to be replaced.
-    replaces: bool,
-    /// Whether it was received and no object has it yet, so that its mode may still change.
-    unclaimed: bool,
-}
-
 /// An object that is complete in the staging directory.
 #[derive(Debug)]
 struct Staged {
@@ -82,7 +72,7 @@ pub struct Transaction {
     store: ObjectStore,
     lease: Arc<Lease>,
     stage: PathBuf,
-    contents: BTreeMap<ContentKey, NewContent>,
+    contents: Contents,
     staged: BTreeMap<ObjectRef, Staged>,
     /// Everything that was put, in order, whether or not it was there before.
     objects: Vec<ObjectRef>,
@@ -97,7 +87,15 @@ impl Transaction {
         let lease = Arc::new(Lease::take(store, &name)?);
         let stage = store.root().join("stage").join(&name);
         fsutil::create_dir(&stage, 0o700)?;
-        Ok(Self { store: store.clone(), lease, stage, contents: BTreeMap::new(), staged: BTreeMap::new(), objects: Vec::new(), names: 0 })
+        Ok(Self {
+            store: store.clone(),
+            lease,
+            stage,
+            contents: Contents::default(),
+            staged: BTreeMap::new(),
+            objects: Vec::new(),
+            names: 0,
+        })
     }
 
     /// Makes a fresh empty directory on the store's file system, for a build; it goes with the transaction.
@@ -129,8 +127,8 @@ impl Transaction {
         let store = self.store.clone();
         // With ids to look for, a file's digest is not all that there is to know.
         let cache = if placeholder.is_none() && candidates.is_empty() { store.stat_cache(&source) } else { None };
-        if let Some(entries) = cache.and_then(|cache| recall::recall(cache, &source))
-            && let Some(object) = self.put_recalled(name, entries)?
+        if let Some(tree) = cache.and_then(|cache| recall::recall(cache, &source))
+            && let Some(object) = self.put_recalled(name, &tree)?
         {
             return Ok(object);
         }
@@ -155,10 +153,8 @@ impl Transaction {
     }
 
     /// Puts an object all of whose contents are told by the stat cache, if it is in the store.
-    fn put_recalled(&mut self, name: &ObjectName, entries: Vec<Entry>) -> Result<Option<ObjectRef>, StoreError> {
-        // A tree that breaks a rule is reported when it is copied.
-        let Ok(tree) = Tree::new(entries) else { return Ok(None) };
-        let object = ObjectRef { id: object_id(name, &[], &tree), name: name.clone() };
+    fn put_recalled(&mut self, name: &ObjectName, tree: &Tree) -> Result<Option<ObjectRef>, StoreError> {
+        let object = ObjectRef { id: object_id(name, &[], tree), name: name.clone() };
         if self.staged.contains_key(&object) || self.is_kept(&object)? {
             self.objects.push(object.clone());
             return Ok(Some(object));
@@ -186,17 +182,11 @@ impl Transaction {
     ) -> Result<ObjectRef, StoreError> {
         let path = self.fresh_path("object");
         let candidates = Candidates::new(placeholder, candidates);
-        let mut staging = Staging::begin(&self.store, &mut self.contents, &candidates, &path)?;
-        let filled = fill(&mut staging).and_then(|()| {
-            let unusable = |source| StoreError::Unusable { name: name.to_string(), source };
-            let mut tree = staging.tree_for_id().map_err(unusable)?;
-            let references = staging.references();
-            let id = object_id(name, &references, &tree);
-            staging.finish(&mut tree, &id)?;
-            let manifest = ObjectManifest { object: ObjectRef { id, name: name.clone() }, references, tree };
-            manifest.encoded_bytes().map_err(unusable)?;
-            Ok(manifest)
-        });
+        let mut staging = Staging::begin(&self.store, &mut self.contents, &candidates, (name, &path))?;
+        let filled = match fill(&mut staging) {
+            Ok(()) => staging.finish(),
+            Err(error) => Err(error),
+        };
         match filled {
             Ok(manifest) => self.stage_object(path, manifest),
             Err(error) => {
@@ -227,9 +217,9 @@ impl Transaction {
         self.store.contains(&object.id)
     }
 
-    /// Drops a staging directory and the contents that it would have brought.
+    /// Drops the staging directory of the last object and the contents that it would have brought.
     fn forget(&mut self, path: &Path) {
-        self.contents.retain(|_, content| !content.path.starts_with(path));
+        self.contents.forget_object();
         // What stays goes with the whole staging directory.
         let _ = fsutil::remove_tree(path);
     }
@@ -238,6 +228,11 @@ impl Transaction {
         self.names += 1;
         self.stage.join(format!("{kind}-{}", self.names))
     }
+}
+
+/// Describes a rule of trees that an object of this name would break.
+fn unusable(name: &ObjectName) -> impl Fn(DecodeError) -> StoreError {
+    move |source| StoreError::Unusable { name: name.to_string(), source }
 }
 
 impl Drop for Transaction {

@@ -128,6 +128,13 @@ pub struct SelfReferences {
     pub modulo: Digest,
 }
 
+impl FileFacts {
+    /// The name of its inode in `blobs/`.
+    pub(crate) const fn key(&self) -> (Digest, bool) {
+        (self.digest, self.executable)
+    }
+}
+
 impl Entry {
     /// The entry as a tree would lend it out.
     fn kind_view(&self) -> KindView<'_> {
@@ -241,6 +248,11 @@ impl Tree {
     /// The sum of the files' sizes, in bytes.
     pub fn file_bytes(&self) -> u64 {
         self.files().fold(0, |sum, (_, file)| sum.saturating_add(file.size))
+    }
+
+    /// The positions of the entries that name their own object: first links, then files.
+    pub(crate) fn self_referring(&self) -> Vec<usize> {
+        self.compact.self_referring()
     }
 
     /// Fills the object's id in: into links at once, into files by `write`, which returns the digest of the final bytes. Links are handed on, too.

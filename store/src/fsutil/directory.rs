@@ -75,7 +75,7 @@ pub(crate) struct Listed {
 
 impl Node {
     fn of(stat: &Stat) -> Self {
-        let kind = kind_of(FileType::from_raw_mode(stat.st_mode as RawMode)).unwrap_or(NodeKind::Special);
+        let kind = known_kind(FileType::from_raw_mode(stat.st_mode as RawMode)).unwrap_or(NodeKind::Special);
         let stamp = Stamp {
             device: stat.st_dev,
             inode: stat.st_ino,
@@ -90,7 +90,8 @@ impl Node {
     }
 }
 
-const fn kind_of(kind: FileType) -> Option<NodeKind> {
+/// What the type in a directory says, where the file system tells it.
+pub(super) const fn known_kind(kind: FileType) -> Option<NodeKind> {
     match kind {
         FileType::Directory => Some(NodeKind::Directory),
         FileType::RegularFile => Some(NodeKind::File),
@@ -119,6 +120,10 @@ impl Directory {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let descriptor = rustix::fs::openat(&self.descriptor, name, flags, Mode::empty()).at("open the directory", &path)?;
         Ok(Self { descriptor, path })
+    }
+
+    pub(super) const fn descriptor(&self) -> &OwnedFd {
+        &self.descriptor
     }
 
     /// The path by which the directory was opened, for messages.
@@ -151,7 +156,7 @@ impl Directory {
             let entry = entry.at("list", &self.path)?;
             let name = entry.file_name().to_bytes();
             if name != b"." && name != b".." {
-                entries.push(Listed { name: OsString::from_vec(name.to_owned()), kind: kind_of(entry.file_type()) });
+                entries.push(Listed { name: OsString::from_vec(name.to_owned()), kind: known_kind(entry.file_type()) });
             }
         }
         entries.sort();

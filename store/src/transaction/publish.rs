@@ -3,21 +3,13 @@
 //! The order of the steps is the protocol of FORMAT.md, section "Publishing"; recovery depends on it.
 
 use std::collections::BTreeSet;
-use std::io;
-use std::num::NonZeroUsize;
 
 use crate::ObjectRef;
 use crate::error::StoreError;
 use crate::fsutil::{self, Directory, FsError};
 use crate::object::ManifestHead;
 
-use super::{ContentKey, Durable, NewContent, Staged, Transaction};
-
-/// The most threads that give names to contents.
-const NAMING_THREADS_MAX: usize = 4;
-
-/// How many contents one thread names at least: a thread costs as much as a few of them.
-const CONTENTS_PER_THREAD_MIN: usize = 256;
+use super::{Durable, Staged, Transaction};
 
 impl Transaction {
     /// Publishes everything that was put, durably; objects that are there already are fine.
@@ -38,7 +30,7 @@ impl Transaction {
     /// Names the contents that are here, though not the objects that they are for, so that a later transaction finds them.
     ///
     /// For a transfer that broke off; until somebody uses them, the collector may remove them.
-    pub(crate) fn keep_contents(self) -> Result<(), StoreError> {
+    pub(crate) fn keep_contents(mut self) -> Result<(), StoreError> {
         fsutil::sync_file_system(&self.stage)?;
         let _publication = self.store.share_publication()?;
         self.name_contents()
@@ -57,41 +49,6 @@ impl Transaction {
                     return Err(StoreError::MissingReference { object: object.clone(), reference: reference.clone() });
                 }
                 known.insert(reference);
-            }
-        }
-        Ok(())
-    }
-
-    /// Links new inodes into `blobs/`. They are on disk, so a name there is complete.
-    fn name_contents(&self) -> Result<(), StoreError> {
-        let blobs = Directory::open(&self.store.root().join("blobs"))?;
-        let contents: Vec<(&ContentKey, &NewContent)> = self.contents.iter().collect();
-        let threads = std::thread::available_parallelism().map_or(1, NonZeroUsize::get).min(NAMING_THREADS_MAX);
-        let share = contents.len().div_ceil(threads).max(CONTENTS_PER_THREAD_MIN);
-        std::thread::scope(|scope| {
-            // The contents are sorted, so threads mostly work in different directories.
-            let helpers: Vec<_> = contents.chunks(share).skip(1).map(|part| scope.spawn(|| self.name_some(part, &blobs))).collect();
-            let own = contents.chunks(share).next().map_or(Ok(()), |part| self.name_some(part, &blobs));
-            helpers.into_iter().map(|helper| helper.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))).fold(own, Result::and)
-        })
-    }
-
-    fn name_some(&self, contents: &[(&ContentKey, &NewContent)], blobs: &Directory) -> Result<(), StoreError> {
-        let mut shard: Option<(String, Directory)> = None;
-        for ((digest, executable), content) in contents {
-            let text = digest.to_string();
-            if shard.as_ref().is_none_or(|(name, _)| *name != text[..2]) {
-                ignore_existing(fsutil::create_dir(&blobs.path().join(&text[..2]), 0o755))?;
-                shard = Some((text[..2].to_owned(), blobs.open_child(text[..2].as_ref())?));
-            }
-            let Some((_, directory)) = &shard else { continue };
-            let name = if *executable { format!("{text}x") } else { text };
-            if content.replaces {
-                let temporary = self.stage.join(format!("blob-{name}"));
-                fsutil::hard_link(&content.path, &temporary)?;
-                fsutil::rename(&temporary, &directory.path().join(name))?;
-            } else {
-                ignore_existing(directory.link_from(&content.path, name.as_ref()))?;
             }
         }
         Ok(())
@@ -141,12 +98,5 @@ impl Transaction {
             }
         }
         order
-    }
-}
-
-fn ignore_existing(result: Result<(), FsError>) -> Result<(), FsError> {
-    match result {
-        Err(error) if error.source.kind() == io::ErrorKind::AlreadyExists => Ok(()),
-        other => other,
     }
 }

@@ -2,50 +2,69 @@
 //!
 //! An unchanged source costs a walk with it, nothing is created, and what is put is the object that is there already.
 
-use crate::RelPath;
-use crate::fsutil::{Directory, Listed, NodeKind};
-use crate::stat_cache::{DirectoryKey, KnownFiles, StatCache};
-use crate::tree::{Entry, EntryKind};
+use std::ffi::OsStr;
 
-use super::ingest::child_path;
+use crate::fsutil::{Directory, NodeKind, Step};
+use crate::stat_cache::{DirectoryKey, KnownFiles, StatCache};
+use crate::tree::{ENTRIES_MAX, KindView, Tree, TreeBuilder};
 
 /// What the stat cache tells of a whole directory without reading any file.
-pub(super) fn recall(cache: &StatCache, source: &Directory) -> Option<Vec<Entry>> {
+pub(super) fn recall(cache: &StatCache, source: &Directory) -> Option<Tree> {
     cache.ask(|known| {
-        let mut entries = Vec::new();
-        recall_level(known, source, None, &mut entries)?;
-        Some(entries)
+        let mut recall = Recall { known, builder: TreeBuilder::new(), path: String::new() };
+        recall.level(source)?;
+        recall.builder.finish().ok()
     })
 }
 
-/// Tells what is known of a directory.
-type Known<'a> = &'a dyn Fn(DirectoryKey) -> KnownFiles;
+struct Recall<'a> {
+    /// Tells what is known of a directory.
+    known: &'a dyn Fn(DirectoryKey) -> KnownFiles,
+    builder: TreeBuilder,
+    /// The path of the entry at hand.
+    path: String,
+}
 
-// Whatever is wrong with the source is found again, and reported, when it is copied.
-fn recall_level(cache: Known<'_>, source: &Directory, below: Option<&RelPath>, entries: &mut Vec<Entry>) -> Option<()> {
-    let own = source.own_node().ok()?.stamp;
-    let mut known = None;
-    for Listed { name, kind } in source.listed().ok()? {
-        let path = child_path(source, below, &name).ok()?;
-        let kind = match kind.map_or_else(|| source.kind_of(&name), Ok).ok()? {
-            NodeKind::Directory => {
-                entries.push(Entry { path: path.clone(), kind: EntryKind::Directory });
-                recall_level(cache, &source.open_child(&name).ok()?, Some(&path), entries)?;
-                continue;
+impl Recall<'_> {
+    // Whatever is wrong with the source is found again, and reported, when it is copied.
+    fn level(&mut self, source: &Directory) -> Option<()> {
+        let mut known = None;
+        let below = self.path.len();
+        for step in source.listing(ENTRIES_MAX).ok()?.steps() {
+            let (Step::Entry(name, _) | Step::Descend(name)) = step;
+            self.enter(below, name)?;
+            match step {
+                Step::Descend(name) => self.level(&source.open_child(name).ok()?)?,
+                Step::Entry(_, NodeKind::Directory) => drop(self.builder.push(&self.path, KindView::Directory).ok()?),
+                Step::Entry(name, NodeKind::Symlink) => {
+                    let target = String::from_utf8(source.read_link(name).ok()?).ok()?;
+                    self.builder.push(&self.path, KindView::Symlink { target: &target, self_offsets: &[] }).ok()?;
+                }
+                Step::Entry(name, NodeKind::File) => {
+                    if known.is_none() {
+                        let own = source.own_node().ok()?.stamp;
+                        known = Some((self.known)((own.device, own.inode)));
+                    }
+                    let node = source.node(name).ok().filter(|node| node.kind == NodeKind::File && node.mode & 0o6000 == 0)?;
+                    let digest = known.as_ref()?.digest(&node.stamp)?;
+                    let executable = node.mode & 0o100 != 0;
+                    let kind = KindView::File { size: node.stamp.size, digest: &digest, executable, self_references: None };
+                    self.builder.push(&self.path, kind).ok()?;
+                }
+                Step::Entry(_, NodeKind::Special) => return None,
             }
-            NodeKind::Symlink => {
-                let target = String::from_utf8(source.read_link(&name).ok()?).ok()?;
-                EntryKind::Symlink { target, self_offsets: Vec::new() }
-            }
-            NodeKind::File => {
-                let known = known.get_or_insert_with(|| cache((own.device, own.inode)));
-                let node = source.node(&name).ok().filter(|node| node.kind == NodeKind::File && node.mode & 0o6000 == 0)?;
-                let digest = known.digest(&node.stamp)?;
-                EntryKind::File { size: node.stamp.size, digest, executable: node.mode & 0o100 != 0, self_references: None }
-            }
-            NodeKind::Special => return None,
-        };
-        entries.push(Entry { path, kind });
+        }
+        self.path.truncate(below);
+        Some(())
     }
-    Some(())
+
+    /// Makes the path that of `name` below the first `below` bytes.
+    fn enter(&mut self, below: usize, name: &OsStr) -> Option<()> {
+        self.path.truncate(below);
+        if below > 0 {
+            self.path.push('/');
+        }
+        self.path.push_str(name.to_str()?);
+        Some(())
+    }
 }

@@ -11,11 +11,12 @@ use crate::error::StoreError;
 use crate::fsutil::{self, FsError};
 use crate::object::ObjectManifest;
 use crate::scan::{Candidates, digests_of};
-use crate::tree::{Entry, EntryKind, FileFacts};
+use crate::tree::{FileFacts, KindView, SelfReferences};
 use crate::{Digest, ObjectRef};
 
+use super::Transaction;
+use super::contents::Received;
 use super::staging::{self, Staging};
-use super::{NewContent, Transaction};
 
 /// A file content that is being received. What is not accepted goes with the transaction.
 #[derive(Debug)]
@@ -41,7 +42,7 @@ impl Transaction {
     /// Whether the content is at hand: in the store with either mode, or received in this transaction.
     pub(crate) fn has_content(&self, digest: &Digest) -> Result<bool, StoreError> {
         for executable in [false, true] {
-            if self.contents.contains_key(&(*digest, executable)) || exists(&self.store.blob_path(digest, executable))? {
+            if self.contents.contains(&(*digest, executable)) || exists(&self.store.blob_path(digest, executable))? {
                 return Ok(true);
             }
         }
@@ -71,7 +72,9 @@ impl Transaction {
             return Err(StoreError::WrongContent { what: "a received file".to_owned(), expected: *expected, found });
         }
         fsutil::freeze_file(&file, false, &path)?;
-        self.contents.entry((found, false)).or_insert(NewContent { path, replaces: false, unclaimed: true });
+        if !self.contents.contains(&(found, false)) {
+            self.contents.received().insert((found, false), Received { path, unclaimed: true });
+        }
         Ok(())
     }
 
@@ -102,16 +105,19 @@ impl Transaction {
     fn assemble(&mut self, path: &Path, manifest: &ObjectManifest) -> Result<(), StoreError> {
         self.claim_executables(manifest)?;
         let nothing = Candidates::new(None, &[]);
-        let mut staging = Staging::begin(&self.store, &mut self.contents, &nothing, path)?;
-        for Entry { path: below, kind } in manifest.tree.entries() {
-            match &kind {
-                EntryKind::Directory => staging.create_directory(&below)?,
-                EntryKind::Symlink { target, self_offsets: _ } => staging.create_symlink(&below, target)?,
-                EntryKind::File { size: _, digest, executable, self_references: _ } => {
-                    if !staging.link_known_content(&below, &(*digest, *executable))? {
+        let mut staging = Staging::begin(&self.store, &mut self.contents, &nothing, (&manifest.object.name, path))?;
+        staging.contents.end_object(manifest.tree.clone(), &[]);
+        let mut cursor = manifest.tree.cursor();
+        while let Some(entry) = cursor.next() {
+            let below = entry.to_path();
+            match entry.kind {
+                KindView::Directory => staging.create_directory(&below)?,
+                KindView::Symlink { target, self_offsets: _ } => staging.create_symlink(&below, target)?,
+                KindView::File { size, digest, executable, self_references } => {
+                    if !staging.link_known_content(&below, entry.position, &(*digest, executable))? {
                         return Err(StoreError::MissingContent { object: manifest.object.clone(), digest: *digest });
                     }
-                    check_file(&path.join(below.as_path()), &kind, &manifest.object)?;
+                    check_file(&path.join(below.as_path()), (size, digest), self_references, &manifest.object)?;
                 }
             }
         }
@@ -121,14 +127,14 @@ impl Transaction {
     /// Gives received contents that nobody has yet the executable mode, where this object wants them so.
     fn claim_executables(&mut self, manifest: &ObjectManifest) -> Result<(), StoreError> {
         for (_, FileFacts { digest, .. }) in manifest.tree.files().filter(|(_, file)| file.executable) {
-            if self.contents.contains_key(&(digest, true)) || !self.contents.get(&(digest, false)).is_some_and(|content| content.unclaimed)
-            {
+            if self.contents.contains(&(digest, true)) {
                 continue;
             }
-            if let Some(content) = self.contents.remove(&(digest, false)) {
+            let received = self.contents.received();
+            if let Some(content) = received.get(&(digest, false)).filter(|content| content.unclaimed) {
                 let file = File::open(&content.path).map_err(|error| FsError::new("open", &content.path, error))?;
                 fsutil::freeze_file(&file, true, &content.path)?;
-                self.contents.insert((digest, true), content);
+                received.remove(&(digest, false)).and_then(|content| received.insert((digest, true), content));
             }
         }
         Ok(())
@@ -136,17 +142,16 @@ impl Transaction {
 }
 
 /// Checks a linked file against its entry: the length always, the bytes only where they name the object itself.
-fn check_file(path: &Path, kind: &EntryKind, object: &ObjectRef) -> Result<(), StoreError> {
-    let EntryKind::File { size, digest, executable: _, self_references } = kind else { return Ok(()) };
+fn check_file(path: &Path, (size, digest): (u64, &Digest), own: Option<&SelfReferences>, object: &ObjectRef) -> Result<(), StoreError> {
     let damaged = |reason| {
         let source = crate::canon::DecodeError::invalid(reason, &path.display().to_string());
         StoreError::Damaged { object: object.clone(), source }
     };
     let file = staging::open_for_reading(path)?;
-    if file.metadata().map_err(|error| FsError::new("inspect", path, error))?.len() != *size {
+    if file.metadata().map_err(|error| FsError::new("inspect", path, error))?.len() != size {
         return Err(damaged("the stated size is not that of the content"));
     }
-    let Some(own) = self_references else { return Ok(()) };
+    let Some(own) = own else { return Ok(()) };
     let found = digests_of(&file, &own.offsets, &object.id, path)?;
     if !found.own_id_stands {
         return Err(damaged("the own id is not where the manifest says"));

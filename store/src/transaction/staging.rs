@@ -10,25 +10,25 @@ use std::io::{self, Read, Write};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
-use crate::canon::DecodeError;
 use crate::error::StoreError;
 use crate::fsutil::{self, Directory, FsError, IoResultExt};
-use crate::object::ObjectManifest;
+use crate::object::{ObjectManifest, object_id};
 use crate::objects::ObjectStore;
-use crate::scan::{CHUNK_BYTES, Candidates, digests_of, scan_whole};
-use crate::tree::{ENTRIES_MAX, Entry, EntryKind, KindView, SelfReferences, Tree};
-use crate::{Digest, ObjectId, ObjectRef, RelPath};
+use crate::scan::{CHUNK_BYTES, Candidates, Found, digests_of, scan_whole};
+use crate::tree::{Entry, EntryKind, FileFacts, KindView, SelfReferences, Tree};
+use crate::{Digest, ObjectId, ObjectName, ObjectRef, RelPath};
 
-use super::{ContentKey, NewContent, NewEntry, NewEntryKind};
+use super::contents::{ContentKey, Contents};
+use super::{NewEntry, NewEntryKind, unusable};
 
-/// One object in the making.
+/// One object in the making. Its tree grows in the contents.
 #[derive(Debug)]
 pub(super) struct Staging<'a> {
     pub(super) store: &'a ObjectStore,
-    pub(super) contents: &'a mut BTreeMap<ContentKey, NewContent>,
+    pub(super) contents: &'a mut Contents,
     pub(super) candidates: &'a Candidates,
+    pub(super) name: &'a ObjectName,
     pub(super) top: PathBuf,
-    entries: Vec<Entry>,
     pub(super) references: BTreeSet<ObjectRef>,
     /// The directory that the last entry went to: the next one mostly goes there too.
     last_parent: Option<(Option<RelPath>, Directory)>,
@@ -46,12 +46,13 @@ pub(super) enum Linked {
 impl<'a> Staging<'a> {
     pub(super) fn begin(
         store: &'a ObjectStore,
-        contents: &'a mut BTreeMap<ContentKey, NewContent>,
+        contents: &'a mut Contents,
         candidates: &'a Candidates,
-        top: &Path,
+        (name, top): (&'a ObjectName, &Path),
     ) -> Result<Self, StoreError> {
         fsutil::create_dir(top, 0o755)?;
-        Ok(Self { store, contents, candidates, top: top.to_owned(), entries: Vec::new(), references: BTreeSet::new(), last_parent: None })
+        contents.begin_object(top);
+        Ok(Self { store, contents, candidates, name, top: top.to_owned(), references: BTreeSet::new(), last_parent: None })
     }
 
     /// Creates entries from memory, with their parents.
@@ -79,7 +80,7 @@ impl<'a> Staging<'a> {
         sorted.extend(parents.iter().map(|path| (path, &NewEntryKind::Directory)));
         for (path, kind) in sorted {
             match kind {
-                NewEntryKind::Directory => self.create_directory(path)?,
+                NewEntryKind::Directory => self.add_directory(path)?,
                 NewEntryKind::Symlink { target } => self.add_symlink(path, target)?,
                 NewEntryKind::File { content, executable } => self.add_small_file(path, content.to_vec(), *executable)?,
             }
@@ -87,11 +88,15 @@ impl<'a> Staging<'a> {
         Ok(())
     }
 
+    fn add_directory(&mut self, path: &RelPath) -> Result<(), StoreError> {
+        self.check_name(path.file_name(), path)?;
+        self.create_directory(path)?;
+        self.push(path, KindView::Directory).map(drop)
+    }
+
     /// Creates a directory.
     pub(super) fn create_directory(&mut self, path: &RelPath) -> Result<(), StoreError> {
-        self.check_name(path)?;
-        self.parent(path)?.create_child(path.file_name().as_ref())?;
-        self.push(path, EntryKind::Directory)
+        Ok(self.parent(path)?.create_child(path.file_name().as_ref()).map(drop)?)
     }
 
     /// Creates a symbolic link as it is.
@@ -101,49 +106,38 @@ impl<'a> Staging<'a> {
         Ok(parent.freeze_link(path.file_name().as_ref())?)
     }
 
-    pub(super) fn add_symlink(&mut self, path: &RelPath, target: &str) -> Result<(), StoreError> {
-        self.check_name(path)?;
-        let mut zeroed = target.as_bytes().to_vec();
-        let found = scan_whole(self.candidates, &mut zeroed);
+    fn add_symlink(&mut self, path: &RelPath, target: &str) -> Result<(), StoreError> {
+        self.check_name(path.file_name(), path)?;
+        let found = scan_target(self.candidates, target);
         self.references.extend(found.references);
         if found.offsets.is_empty() {
             self.create_symlink(path, target)?;
         }
         // One that names its own object is created once the id is known.
-        self.push(path, EntryKind::Symlink { target: target.to_owned(), self_offsets: found.offsets })
+        self.push(path, KindView::Symlink { target, self_offsets: &found.offsets }).map(drop)
     }
 
     fn add_small_file(&mut self, path: &RelPath, mut content: Vec<u8>, executable: bool) -> Result<(), StoreError> {
-        self.check_name(path)?;
+        self.check_name(path.file_name(), path)?;
         let found = scan_whole(self.candidates, &mut content);
         self.references.extend(found.references);
-        let (digest, size) = (Digest::of(&content), content.len() as u64);
+        let facts = FileFacts { size: content.len() as u64, digest: Digest::of(&content), executable };
         if !found.offsets.is_empty() {
             self.create_file(path, |file, shown| file.write_all(&content).at("write", shown))?;
-            return self.push_self_referring(path, (size, digest), executable, found.offsets);
+            return self.push_file(path, facts, found.offsets).map(drop);
         }
-        self.push(path, EntryKind::File { size, digest, executable, self_references: None })?;
-        let key = (digest, executable);
-        let linked = self.link_content(path, &key)?;
+        let position = self.push_file(path, facts, Vec::new())?;
+        let linked = self.link_content(path, &facts.key())?;
         if matches!(linked, Linked::Done) {
             return Ok(());
         }
         self.parent(path)?.write_frozen(path.file_name().as_ref(), &content, executable)?;
-        self.note_content(key, path, matches!(linked, Linked::Full));
+        self.contents.insert(&facts.key(), position, matches!(linked, Linked::Full));
         Ok(())
     }
 
-    /// Adds entries of files that are in their places.
-    pub(super) fn extend(&mut self, entries: Vec<Entry>) -> Result<(), StoreError> {
-        if (self.entries.len() + entries.len()) as u64 > ENTRIES_MAX {
-            return Err(too_many_entries(&self.top));
-        }
-        self.entries.extend(entries);
-        Ok(())
-    }
-
-    /// Links a content that is known, of either mode, to its place; returns whether there is one.
-    pub(super) fn link_known_content(&mut self, path: &RelPath, key: &ContentKey) -> Result<bool, StoreError> {
+    /// Links a content that is known, of either mode, to the place of the entry at `position`; returns whether there is one.
+    pub(super) fn link_known_content(&mut self, path: &RelPath, position: usize, key: &ContentKey) -> Result<bool, StoreError> {
         let linked = self.link_content(path, key)?;
         if matches!(linked, Linked::Done) {
             return Ok(true);
@@ -151,7 +145,7 @@ impl<'a> Staging<'a> {
         let (digest, executable) = *key;
         // The same bytes with the other mode, or an inode that takes no further link: a new inode is due.
         for key in [(digest, executable), (digest, !executable)] {
-            let staged = self.contents.get(&key).map(|content| content.path.clone());
+            let staged = self.contents.find(&key);
             for existing in staged.into_iter().chain([self.store.blob_path(&digest, key.1)]) {
                 let mut source = match open_for_reading(&existing) {
                     Ok(source) => source,
@@ -168,31 +162,30 @@ impl<'a> Staging<'a> {
                     let what = format!("`{}`", existing.display());
                     return Err(StoreError::WrongContent { what, expected: digest, found });
                 }
-                self.note_content((digest, executable), path, matches!(linked, Linked::Full));
+                self.contents.insert(&(digest, executable), position, matches!(linked, Linked::Full));
                 return Ok(true);
             }
         }
         Ok(false)
     }
 
-    /// The tree as the id is computed from it; self-referring files still have their zeroed content.
-    pub(super) fn tree_for_id(&mut self) -> Result<Tree, DecodeError> {
-        Tree::new(std::mem::take(&mut self.entries))
-    }
-
-    /// The objects that were found, sorted.
-    pub(super) fn references(&self) -> Vec<ObjectRef> {
-        self.references.iter().cloned().collect()
-    }
-
-    /// Writes the id where the object names itself, on disk and in its tree, and gives directories their final mode.
-    pub(super) fn finish(mut self, tree: &mut Tree, id: &ObjectId) -> Result<(), StoreError> {
-        tree.fill_in(id, |Entry { path, kind }| match kind {
+    /// Ends the object: computes its id, writes it where the object names itself, on disk and in the tree, and gives directories their final mode.
+    pub(super) fn finish(mut self) -> Result<ObjectManifest, StoreError> {
+        let mut tree = self.contents.take_builder().finish().map_err(unusable(self.name))?;
+        let references: Vec<ObjectRef> = std::mem::take(&mut self.references).into_iter().collect();
+        let id = object_id(self.name, &references, &tree);
+        tree.fill_in(&id, |Entry { path, kind }| match kind {
             EntryKind::Symlink { target, self_offsets: _ } => self.create_symlink(path, target).map(|()| None),
-            EntryKind::File { executable, self_references: Some(own), .. } => self.write_own_id(path, own, *executable, id).map(Some),
+            EntryKind::File { executable, self_references: Some(own), .. } => self.write_own_id(path, own, *executable, &id).map(Some),
             EntryKind::File { .. } | EntryKind::Directory => Ok(None),
         })?;
-        self.freeze_directories(tree)
+        self.freeze_directories(&tree)?;
+        let manifest = ObjectManifest { object: ObjectRef { id, name: self.name.clone() }, references, tree };
+        manifest.encoded_bytes().map_err(unusable(self.name))?;
+        let own: Vec<usize> =
+            manifest.tree.self_referring().into_iter().filter(|position| manifest.tree.file(*position).is_some()).collect();
+        self.contents.end_object(manifest.tree.clone(), &own);
+        Ok(manifest)
     }
 
     /// Writes the id into a file that names its own object; returns the digest of its final bytes.
@@ -204,7 +197,6 @@ impl<'a> Staging<'a> {
         }
         let digest = digests_of(&file, &[], id, &shown)?.digest;
         fsutil::freeze_file(&file, executable, &shown)?;
-        self.note_content((digest, executable), path, false);
         Ok(digest)
     }
 
@@ -220,27 +212,23 @@ impl<'a> Staging<'a> {
         Ok(())
     }
 
-    pub(super) fn push(&mut self, path: &RelPath, kind: EntryKind) -> Result<(), StoreError> {
-        if self.entries.len() as u64 >= ENTRIES_MAX {
-            return Err(too_many_entries(path.as_path()));
-        }
-        self.entries.push(Entry { path: path.clone(), kind });
-        Ok(())
+    fn push(&mut self, path: &RelPath, kind: KindView<'_>) -> Result<usize, StoreError> {
+        self.contents.builder().push(path.as_str(), kind).map_err(unusable(self.name))
     }
 
-    fn push_self_referring(
+    /// With own references, the digest is that of the content without the id; that of the final bytes is known after the id.
+    fn push_file(
         &mut self,
         path: &RelPath,
-        (size, modulo): (u64, Digest),
-        executable: bool,
+        FileFacts { size, digest, executable }: FileFacts,
         offsets: Vec<u64>,
-    ) -> Result<(), StoreError> {
-        // The digest of the final bytes is known after the id.
-        self.push(path, EntryKind::File { size, digest: modulo, executable, self_references: Some(SelfReferences { offsets, modulo }) })
+    ) -> Result<usize, StoreError> {
+        let own = (!offsets.is_empty()).then_some(SelfReferences { offsets, modulo: digest });
+        self.push(path, KindView::File { size, digest: &digest, executable, self_references: own.as_ref() })
     }
 
-    pub(super) fn check_name(&mut self, path: &RelPath) -> Result<(), StoreError> {
-        self.references.extend(references_in_name(self.candidates, path)?);
+    fn check_name(&mut self, name: &str, path: &RelPath) -> Result<(), StoreError> {
+        self.references.extend(references_in_name(self.candidates, name, || path.as_path().to_owned())?);
         Ok(())
     }
 
@@ -251,18 +239,9 @@ impl<'a> Staging<'a> {
         Ok(file)
     }
 
-    fn note_content(&mut self, key: ContentKey, path: &RelPath, replaces: bool) {
-        let content = NewContent { path: self.top.join(path.as_path()), replaces, unclaimed: false };
-        self.contents.insert(key, content);
-    }
-
     /// Links a content of this mode to its place, from this transaction or from `blobs/`.
     fn link_content(&mut self, path: &RelPath, key: &ContentKey) -> Result<Linked, StoreError> {
-        let staged = self.contents.get_mut(key).map(|content| {
-            content.unclaimed = false;
-            content.path.clone()
-        });
-        let existing = staged.unwrap_or_else(|| self.store.blob_path(&key.0, key.1));
+        let existing = self.contents.find(key).unwrap_or_else(|| self.store.blob_path(&key.0, key.1));
         let name: &OsStr = path.file_name().as_ref();
         link_result(self.parent(path)?.link_from(&existing, name))
     }
@@ -279,22 +258,25 @@ impl<'a> Staging<'a> {
     }
 }
 
-/// Looks for ids in the name of an entry: a path is as good a reference as a content.
-pub(super) fn references_in_name(candidates: &Candidates, path: &RelPath) -> Result<BTreeSet<ObjectRef>, StoreError> {
+/// Looks for ids in the name of an entry: a path is as good a reference as a content. `shown` is for the message.
+pub(super) fn references_in_name(
+    candidates: &Candidates,
+    name: &str,
+    shown: impl FnOnce() -> PathBuf,
+) -> Result<BTreeSet<ObjectRef>, StoreError> {
     if candidates.is_empty() {
         return Ok(BTreeSet::new());
     }
-    let mut name = path.file_name().as_bytes().to_vec();
-    let found = scan_whole(candidates, &mut name);
+    let found = scan_target(candidates, name);
     if found.offsets.is_empty() {
         return Ok(found.references);
     }
-    let reason = "its name holds the object's own id, which is not known yet";
-    Err(StoreError::Refused { path: path.as_path().to_owned(), reason })
+    Err(StoreError::Refused { path: shown(), reason: "its name holds the object's own id, which is not known yet" })
 }
 
-fn too_many_entries(path: &Path) -> StoreError {
-    StoreError::Refused { path: path.to_owned(), reason: "the object has more than a million entries" }
+/// Looks for ids in a short text, which stays as it is.
+pub(super) fn scan_target(candidates: &Candidates, target: &str) -> Found {
+    scan_whole(candidates, &mut target.as_bytes().to_vec())
 }
 
 /// Writes the manifest of a staged object; the barrier makes it durable.

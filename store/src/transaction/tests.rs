@@ -5,6 +5,7 @@ use std::io::Write;
 use std::os::unix::fs::PermissionsExt;
 
 use super::*;
+use crate::Digest;
 use crate::tree::{Entry, EntryKind, SelfReferences};
 
 struct Receiver {

@@ -24,7 +24,6 @@ pub(crate) struct TreeBuilder {
     self_references: u64,
 }
 
-#[cfg_attr(not(test), expect(dead_code, reason = "contents that are told later come with the next change of ingest"))]
 impl TreeBuilder {
     pub(crate) fn new() -> Self {
         let encoded_bytes = TREE_MAGIC.len() as u64 + 8;
