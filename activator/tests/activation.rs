@@ -14,6 +14,7 @@ use sarsen_activator::services::ServiceManager;
 use sarsen_activator::supervisor::SupervisorClient;
 use sarsen_activator::target::{Freshness, Local, Target};
 use sarsen_store::manifest::{HealthCheck, Identity, MANIFEST_VERSION, Manifest, Probe, Restart, Service};
+use sarsen_store::transfer::TransferOptions;
 use sarsen_store::wire::FrameWriter;
 use sarsen_store::{NewEntry, NewEntryKind, ObjectRef, ObjectStore};
 use tempfile::TempDir;
@@ -158,7 +159,7 @@ fn a_trial_whose_process_is_killed_is_settled_by_the_next_session() {
     let nonce = "ab".repeat(16);
     let mut session = lab.target().connect(Freshness::Shared).unwrap();
     session.hello(&identity()).unwrap();
-    session.stage(&lab.store(), &bundle, LONG).unwrap();
+    session.stage(&lab.store(), &bundle, &TransferOptions::default(), LONG).unwrap();
     let trial = Trial { nonce: nonce.clone(), confirm_timeout_ms: 60_000, who: "ada@desk".to_owned(), revision: None };
     let response = session.request(&Request::Activate(Activation { bundle, trial }), LONG, &mut |_| ()).unwrap();
     assert_eq!(response, Response::OnTrial { generation: 2, previous: Some(1) });
@@ -187,7 +188,7 @@ fn a_trial_may_be_killed_at_any_moment() {
     let (bundle, _) = lab.bundle(&["/bin/sleep", "2000"]);
     let mut session = lab.target().connect(Freshness::Shared).unwrap();
     session.hello(&identity()).unwrap();
-    session.stage(&lab.store(), &bundle, LONG).unwrap();
+    session.stage(&lab.store(), &bundle, &TransferOptions::default(), LONG).unwrap();
     let mut switched = 0;
     for step in 0..30u64 {
         let trial = Trial { nonce: format!("{step:032x}"), confirm_timeout_ms: 60_000, who: "ada@desk".to_owned(), revision: None };

@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use std::thread;
 
 use rustix::time::{ClockId, clock_gettime};
-use sarsen_store::transfer::{TransferOptions, TransferStats, receive_closure, send_closure_with};
+use sarsen_store::transfer::{TransferOptions, TransferStats, receive_closure, send_closure};
 use sarsen_store::wire::{FrameReader, FrameWriter};
 use sarsen_store::{ObjectRef, ObjectStore};
 
@@ -71,7 +71,7 @@ fn copy(from: &ObjectStore, to: &ObjectStore, object: &ObjectRef) -> Copied {
         let start = processor_seconds();
         let (mut reader, mut writer) = (FrameReader::new(to_sender_read), FrameWriter::new(to_receiver));
         let options = TransferOptions::default();
-        let stats = send_closure_with(from, std::slice::from_ref(object), &options, &mut reader, &mut writer).expect("the sender");
+        let stats = send_closure(from, std::slice::from_ref(object), &options, &mut reader, &mut writer).expect("the sender");
         let sender_seconds = processor_seconds() - start;
         Copied { stats, sender_seconds, receiver_seconds: receiver.join().expect("the receiver's thread") }
     })

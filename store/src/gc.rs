@@ -278,6 +278,7 @@ fn remove_unused_contents(store: &ObjectStore, mut report: GcReport) -> Result<G
     if report.contents_postponed {
         return Ok(report);
     }
+    store.forget_left_overs()?;
     let blobs = Directory::open(&store.root().join("blobs"))?;
     for shard in blobs.names()? {
         if blobs.kind_of(&shard)? != NodeKind::Directory {

@@ -32,6 +32,9 @@ const FORMAT_BYTES_MAX: u64 = 64 << 10;
 /// The longest lease, in bytes: a hundred thousand objects of the longest name.
 const LEASE_BYTES_MAX: u64 = 32 << 20;
 
+/// The mark of contents that an interrupted transfer left behind.
+const LEFT_OVERS: &str = "left-overs";
+
 /// How long to wait for the publication lock. It is held for renames and two syncs; this covers a slow disk.
 const PUBLICATION_PATIENCE: Duration = Duration::from_mins(2);
 
@@ -297,6 +300,21 @@ impl ObjectStore {
         let record = self.root().join("results").join(&Digest::of(link.as_os_str().as_encoded_bytes()).to_string()[..32]);
         fsutil::replace_symlink(&record, &link)?;
         Ok(fsutil::replace_symlink(&link, &self.object_path(object))?)
+    }
+
+    /// Notes that `blobs/` will hold contents that no object has: the next transfer asks before it takes what it holds already.
+    pub(crate) fn note_left_overs(&self) -> Result<(), StoreError> {
+        Ok(fsutil::replace_file(&self.root().join(LEFT_OVERS), b"", 0o644)?)
+    }
+
+    /// Whether an interrupted transfer has left contents behind that the collector has not removed since.
+    pub(crate) fn has_left_overs(&self) -> bool {
+        self.root().join(LEFT_OVERS).exists()
+    }
+
+    /// Notes that the contents without objects are about to go.
+    pub(crate) fn forget_left_overs(&self) -> Result<(), StoreError> {
+        Ok(fsutil::remove_file(&self.root().join(LEFT_OVERS))?)
     }
 
     /// Keeps publishers out while objects are removed.

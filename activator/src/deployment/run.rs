@@ -6,6 +6,7 @@
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
+use sarsen_store::transfer::{DeltaCache, Effort, TransferOptions};
 use sarsen_store::{ObjectStore, fsutil};
 
 use super::{
@@ -22,6 +23,9 @@ const ROLLBACK_TIMEOUT: Duration = Duration::from_mins(30);
 
 /// How long the copy of one closure may take.
 const STAGE_TIMEOUT: Duration = Duration::from_hours(6);
+
+/// From so many hosts on, deltas are made as small as possible: each is made once, and the uplink carries it so many times.
+const MANY_HOSTS: usize = 8;
 
 /// How often a lost host is asked again what became of it; each attempt has the connection's own time limit.
 const QUESTIONS_MAX: usize = 3;
@@ -58,10 +62,20 @@ pub(super) enum Verdict {
 type Stands = Vec<Mutex<Option<Stand>>>;
 
 pub(super) fn run(work: &[Work<'_>], options: &Options<'_>) -> DeploymentReport {
+    run_with(work, options, &transfer_options(work.len()))
+}
+
+/// How closures are copied to so many hosts: whatever several of them lack in the same way is made once.
+fn transfer_options(hosts: usize) -> TransferOptions {
+    let cache = (hosts > 1).then(DeltaCache::default);
+    TransferOptions { cache, effort: (hosts >= MANY_HOSTS).then_some(Effort::Small) }
+}
+
+pub(super) fn run_with(work: &[Work<'_>], options: &Options<'_>, transfer: &TransferOptions) -> DeploymentReport {
     let stands: Stands = in_parallel(work, options.jobs, |work| Mutex::new(Some(preflight(work, options))));
     stop_unless_all_are_ready(&stands);
     step(work, &stands, options, |work, stand| match stand {
-        Stand::Ready(session) => stage(work, session, options),
+        Stand::Ready(session) => stage(work, session, transfer, options),
         other => other,
     });
     stop_unless_all_are_ready(&stands);
@@ -189,9 +203,9 @@ fn without_host(error: &TargetError) -> String {
     chain.split_once(": ").map_or(chain.clone(), |(_, rest)| rest.to_owned())
 }
 
-fn stage(work: &Work<'_>, mut session: Session, options: &Options<'_>) -> Stand {
+fn stage(work: &Work<'_>, mut session: Session, transfer: &TransferOptions, options: &Options<'_>) -> Stand {
     let Change::Deploy { deployment, store } = &work.change else { return Stand::Ready(session) };
-    match session.stage(store, &deployment.bundle, STAGE_TIMEOUT) {
+    match session.stage(store, &deployment.bundle, transfer, STAGE_TIMEOUT) {
         Ok(stats) => {
             if stats.objects > 0 {
                 (options.events)(work.host.name(), &format!("copied {} objects, {} bytes of files", stats.objects, stats.bytes));

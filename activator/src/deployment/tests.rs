@@ -252,6 +252,119 @@ fn failing_to_go_back_is_told_apart() {
     assert!(matches!(&outcomes[0], Outcome::RollbackFailed { reason } if reason.contains("a.service")), "{outcomes:?}");
 }
 
+/// A host with a store of its own that takes closures and refuses to activate them.
+#[derive(Debug, Clone)]
+struct Taker(sarsen_store::ObjectStore);
+
+impl Target for Taker {
+    fn name(&self) -> &'static str {
+        "taker"
+    }
+
+    fn connect(&self, _: Freshness) -> Result<Session, TargetError> {
+        let (their_input, our_output) = std::io::pipe().unwrap();
+        let (our_input, their_output) = std::io::pipe().unwrap();
+        let store = self.0.clone();
+        std::thread::spawn(move || {
+            let (mut reader, mut writer) = (FrameReader::new(their_input), FrameWriter::new(their_output));
+            let state = State { manner: Manner::Healthy, seen: Vec::new(), pending: None, committed: false };
+            while let Ok(Some(frame)) = reader.read() {
+                let say = |response: Response, writer: &mut FrameWriter<_>| {
+                    writer.write(RESPONSE, &serde_json::to_vec(&response).unwrap()).and_then(|()| writer.flush()).unwrap();
+                };
+                match serde_json::from_slice(&frame.payload).unwrap() {
+                    Request::Hello { .. } => say(Response::Hello { version: PROTOCOL_VERSION, facts: state.facts() }, &mut writer),
+                    Request::Stage { .. } => {
+                        say(Response::Ready, &mut writer);
+                        let (_, moved) = sarsen_store::transfer::receive_closure(&store, &mut reader, &mut writer).unwrap();
+                        say(Response::Staged { objects: moved.objects_sent, bytes: moved.bytes_raw }, &mut writer);
+                    }
+                    _ => say(Response::Refused { reasons: vec![String::from("not today")] }, &mut writer),
+                }
+            }
+        });
+        Ok(Session::over("taker", Box::new(our_input), Box::new(our_output)))
+    }
+}
+
+fn empty_manifest(identity: Identity) -> Manifest {
+    Manifest {
+        version: sarsen_store::manifest::MANIFEST_VERSION,
+        identity,
+        store: String::from("/var/lib/sarsen/store"),
+        components: vec![],
+        services: vec![],
+        links: vec![],
+        state_directories: vec![],
+        hooks: vec![],
+        health_checks: vec![],
+        requirements: vec![],
+    }
+}
+
+/// A bundle whose one file differs from version to version in a few places.
+fn bundle(store: &sarsen_store::ObjectStore, version: usize) -> ObjectRef {
+    use sarsen_store::{NewEntry, NewEntryKind};
+    let mut program: Vec<u8> = (0..100_000u32).flat_map(|i| (i.wrapping_mul(2_654_435_761)).to_le_bytes()).collect();
+    program[1000..1008].copy_from_slice(&version.to_le_bytes());
+    let kind = NewEntryKind::File { content: program.into(), executable: true };
+    let mut transaction = store.begin().unwrap();
+    let entries = [NewEntry { path: "bin/program".parse().unwrap(), kind }];
+    let bundle = transaction.put_entries(&"bundle".parse().unwrap(), &entries, None, &[]).unwrap();
+    transaction.barrier().unwrap();
+    bundle
+}
+
+#[test]
+fn a_delta_is_made_once_for_all_hosts() {
+    let directory = tempfile::tempdir().unwrap();
+    let open = |name: &str| sarsen_store::ObjectStore::open(&directory.path().join(name)).unwrap();
+    let store = open("operator");
+    let (old, new) = (bundle(&store, 1), bundle(&store, 2));
+    let takers = ["web1", "web2"].map(|name| Taker(open(name)));
+    let host = |taker: &Taker| {
+        let text = || String::from("x");
+        let identity = Identity { project: text(), environment: text(), host: text(), profile: text() };
+        Host { target: Box::new(taker.clone()), identity }
+    };
+    let transfer = sarsen_store::transfer::TransferOptions { cache: Some(sarsen_store::transfer::DeltaCache::default()), effort: None };
+    let options = Options {
+        jobs: 2,
+        confirm_timeout: Duration::from_secs(1),
+        who: String::from("ann@desk"),
+        revision: None,
+        retention: None,
+        events: &|_, _| {},
+    };
+    let copy = |bundle: &ObjectRef| {
+        let deployments: Vec<HostDeployment> = takers
+            .iter()
+            .map(|taker| {
+                let host = host(taker);
+                let manifest = empty_manifest(host.identity.clone());
+                HostDeployment { host, bundle: bundle.clone(), manifest }
+            })
+            .collect();
+        let work: Vec<run::Work<'_>> = deployments
+            .iter()
+            .map(|deployment| run::Work { host: &deployment.host, change: run::Change::Deploy { deployment, store: &store } })
+            .collect();
+        let report = run::run_with(&work, &options, &transfer);
+        assert!(
+            report.iter().all(|report| matches!(&report.outcome, Outcome::Refused { reasons } if reasons == &["not today"])),
+            "{report:?}"
+        );
+    };
+    copy(&old);
+    assert_eq!(transfer.cache.as_ref().unwrap().made(), 0);
+    copy(&new);
+    assert_eq!(transfer.cache.as_ref().unwrap().made(), 1);
+    for taker in &takers {
+        assert!(taker.0.contains(&new.id).unwrap());
+        assert!(taker.0.verify().unwrap().is_empty());
+    }
+}
+
 #[test]
 fn work_in_parallel_keeps_its_order_and_its_bound() {
     let running = AtomicUsize::new(0);

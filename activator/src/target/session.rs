@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use sarsen_store::ObjectRef;
 use sarsen_store::ObjectStore;
 use sarsen_store::manifest::Identity;
-use sarsen_store::transfer;
+use sarsen_store::transfer::{self, TransferOptions};
 use sarsen_store::wire::{FrameReader, FrameWriter, WireError};
 
 use super::child::{Child, Streams};
@@ -157,10 +157,16 @@ impl Session {
         answer
     }
 
-    /// Copies the closure of `bundle`, of which only what is missing travels.
+    /// Copies the closure of `bundle`, of which only what is missing travels; the options are those of the whole deployment.
     ///
     /// Errors: as [`Self::request`], and [`TargetError::Transfer`].
-    pub fn stage(&mut self, store: &ObjectStore, bundle: &ObjectRef, timeout: Duration) -> Result<StageStats, TargetError> {
+    pub fn stage(
+        &mut self,
+        store: &ObjectStore,
+        bundle: &ObjectRef,
+        options: &TransferOptions,
+        timeout: Duration,
+    ) -> Result<StageStats, TargetError> {
         const DURING: &str = "the copy";
         match self.request(&Request::Stage { bundle: bundle.clone() }, ANSWER_TIMEOUT, &mut |_| {})? {
             Response::Ready => {}
@@ -168,7 +174,7 @@ impl Session {
         }
         self.allow(timeout);
         let before = self.reader.bytes() + self.writer.bytes();
-        if let Err(source) = transfer::send_closure(store, std::slice::from_ref(bundle), &mut self.reader, &mut self.writer) {
+        if let Err(source) = transfer::send_closure(store, std::slice::from_ref(bundle), options, &mut self.reader, &mut self.writer) {
             return Err(match self.ending(DURING, timeout) {
                 Some(ending) => ending,
                 None => TargetError::Transfer { host: self.host.clone(), bundle: bundle.clone(), source: Box::new(source) },

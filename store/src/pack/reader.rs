@@ -189,9 +189,9 @@ fn receive_content<R: BufRead>(
     }
     let wrong = |found| Problem::Content { path: entry.path.to_string(), expected: *expected, found }.refusing(object);
     match writer {
-        Some(writer) => match transaction.accept_content(writer, expected) {
+        Some(writer) => match transaction.accept_content(writer, Some(expected)) {
             Err(StoreError::WrongContent { found, .. }) => Err(wrong(found)),
-            accepted => Ok(accepted?),
+            accepted => Ok(accepted.map(drop)?),
         },
         None if Digest::from(hasher.finalize()) == *expected => Ok(()),
         None => Err(wrong(Digest::from(hasher.finalize()))),

@@ -31,8 +31,12 @@ impl Transaction {
     ///
     /// For a transfer that broke off; until somebody uses them, the collector may remove them.
     pub(crate) fn keep_contents(mut self) -> Result<(), StoreError> {
+        if self.contents.received().is_empty() {
+            return Ok(());
+        }
         fsutil::sync_file_system(&self.stage)?;
         let _publication = self.store.share_publication()?;
+        self.store.note_left_overs()?;
         self.name_contents()
     }
 

@@ -61,13 +61,13 @@ impl Transaction {
         Ok(ContentWriter { file, path, hasher: blake3::Hasher::new() })
     }
 
-    /// Takes a received content over.
+    /// Takes a received content over, and gives its digest.
     ///
-    /// Errors: [`StoreError::WrongContent`] if it does not have the promised digest.
-    pub(crate) fn accept_content(&mut self, writer: ContentWriter, expected: &Digest) -> Result<(), StoreError> {
+    /// Errors: [`StoreError::WrongContent`] if a digest was promised and it is another.
+    pub(crate) fn accept_content(&mut self, writer: ContentWriter, expected: Option<&Digest>) -> Result<Digest, StoreError> {
         let ContentWriter { file, path, hasher } = writer;
         let found = Digest::from(hasher.finalize());
-        if found != *expected {
+        if let Some(expected) = expected.filter(|expected| **expected != found) {
             fsutil::remove_file(&path)?;
             return Err(StoreError::WrongContent { what: "a received file".to_owned(), expected: *expected, found });
         }
@@ -75,7 +75,7 @@ impl Transaction {
         if !self.contents.contains(&(found, false)) {
             self.contents.received().insert((found, false), Received { path, unclaimed: true });
         }
-        Ok(())
+        Ok(found)
     }
 
     /// Stages a received object, all of whose contents are at hand.

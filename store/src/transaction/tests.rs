@@ -22,7 +22,7 @@ fn receiver() -> Receiver {
 fn receive(transaction: &mut Transaction, content: &[u8]) {
     let mut writer = transaction.receive_content().unwrap();
     writer.write_all(content).unwrap();
-    transaction.accept_content(writer, &Digest::of(content)).unwrap();
+    transaction.accept_content(writer, Some(&Digest::of(content))).unwrap();
 }
 
 /// An object of one file `f`, with the id that its manifest gives.
@@ -73,7 +73,7 @@ fn content_with_another_digest_is_refused() {
     let mut transaction = there.store.begin().unwrap();
     let mut writer = transaction.receive_content().unwrap();
     writer.write_all(b"what came").unwrap();
-    let error = transaction.accept_content(writer, &Digest::of(b"what was promised")).unwrap_err();
+    let error = transaction.accept_content(writer, Some(&Digest::of(b"what was promised"))).unwrap_err();
     assert!(matches!(error, StoreError::WrongContent { .. }), "{error}");
     assert!(!transaction.has_content(&Digest::of(b"what came")).unwrap());
 }

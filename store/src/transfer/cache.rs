@@ -46,6 +46,7 @@ struct State {
     /// The finished ones with their lengths, the oldest first.
     finished: VecDeque<(Digest, usize)>,
     bytes: usize,
+    made: u64,
 }
 
 impl DeltaCache {
@@ -63,6 +64,11 @@ impl DeltaCache {
         Ok(delta)
     }
 
+    /// How many deltas were made, as opposed to taken from here.
+    pub fn made(&self) -> u64 {
+        lock(&self.state).made
+    }
+
     /// How many bytes of deltas are kept at the moment.
     pub fn bytes(&self) -> usize {
         lock(&self.state).bytes
@@ -73,6 +79,7 @@ impl State {
     fn finish(&mut self, key: Digest, length: usize) {
         self.finished.push_back((key, length));
         self.bytes += length;
+        self.made += 1;
         while self.bytes > CACHE_BYTES_MAX {
             let Some((oldest, length)) = self.finished.pop_front() else { break };
             self.slots.remove(&oldest);
@@ -110,7 +117,7 @@ mod tests {
                 });
             }
         });
-        assert_eq!((count.into_inner(), cache.bytes()), (1, 10));
+        assert_eq!((count.into_inner(), cache.made(), cache.bytes()), (1, 1, 10));
         // What could not be made is tried again.
         let failed = cache.get(&Digest::of(b"other"), || Err(TransferError::Ended));
         assert!(failed.is_err());

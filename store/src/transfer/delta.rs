@@ -13,6 +13,7 @@ pub(crate) use encode::{Alignment, OldIndex};
 
 use super::TransferError;
 use super::limits::PIECE_BYTES_MAX;
+pub(crate) use super::varint::{decode_varint, encode_varint, unzigzag, zigzag};
 
 /// One copy with differences, then some new bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -38,45 +39,6 @@ const HEADER_NUMBERS: usize = 5;
 
 /// The longest control stream, in bytes: an operation makes at least one byte and takes at most 30; a sensible encoder stays far below this.
 const CONTROL_BYTES_MAX: usize = PIECE_BYTES_MAX;
-
-/// Appends a number in groups of seven bits, the lowest first, all but the last with the highest bit set.
-pub(crate) fn encode_varint(bytes: &mut Vec<u8>, mut value: u64) {
-    loop {
-        let [group, ..] = (value & 0x7f).to_le_bytes();
-        value >>= 7;
-        if value == 0 {
-            bytes.push(group);
-            return;
-        }
-        bytes.push(group | 0x80);
-    }
-}
-
-/// Takes a number off the front of `bytes`; none if it is cut off, too large or longer than it need be.
-pub(crate) fn decode_varint(bytes: &mut &[u8]) -> Option<u64> {
-    let mut value = 0u64;
-    for shift in (0..64).step_by(7) {
-        let (byte, rest) = bytes.split_first()?;
-        *bytes = rest;
-        let group = u64::from(byte & 0x7f);
-        if (group << shift) >> shift != group {
-            return None;
-        }
-        value |= group << shift;
-        if byte & 0x80 == 0 {
-            return (group != 0 || shift == 0).then_some(value);
-        }
-    }
-    None
-}
-
-const fn zigzag(value: i64) -> u64 {
-    (value << 1 ^ value >> 63).cast_unsigned()
-}
-
-const fn unzigzag(value: u64) -> i64 {
-    (value >> 1).cast_signed() ^ -(value & 1).cast_signed()
-}
 
 const fn malformed(what: &'static str) -> TransferError {
     TransferError::Malformed { what }

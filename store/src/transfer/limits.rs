@@ -3,10 +3,10 @@
 //! A peer is believed in nothing: whatever it declares is checked against these before memory or disk is spent on it.
 
 /// The version of the protocol that this program speaks; the sender names it first and the receiver refuses any other.
-pub(crate) const TRANSFER_VERSION: u64 = 2;
+pub(crate) const TRANSFER_VERSION: u64 = 3;
 
-/// The most objects in one closure. A host has hundreds; a million names are about 40 MB of memory.
-pub(crate) const OBJECTS_MAX: u64 = 1_000_000;
+/// The most objects in one closure: as many as one object may refer to. A host has hundreds; with the longest names this is 25 MB of memory.
+pub(crate) const OBJECTS_MAX: u64 = 100_000;
 
 /// The most roots of one transfer: every generation of every profile that a host may keep.
 pub(crate) const ROOTS_MAX: u64 = 4096;
@@ -20,7 +20,7 @@ pub(crate) const CLOSURE_PART: usize = 32_768;
 /// The raw bytes of one compressed piece: enough for a good ratio over small files, little enough to hold several in memory.
 pub(crate) const PIECE_BYTES_MAX: usize = 4 << 20;
 
-/// The bytes of all manifests of one transfer, and so of a single one. They are held in memory until the end; at 100 bytes an entry this is 2.6 million files.
+/// The bytes of all manifests of one transfer, and so of a single one: of what is said about them, and of their stored form. They are held in memory until the end; at 100 bytes an entry this is 2.6 million files.
 pub(crate) const MANIFEST_BYTES_MAX: u64 = 256 << 20;
 
 /// The entries of all manifests of one transfer: twice what one object may have. An entry of ten bytes takes fifteen times that in memory.
@@ -50,3 +50,9 @@ pub(crate) const PATCH_TARGETS_MAX: usize = 4096;
 
 /// The level of zstd for manifests.
 pub(crate) const ZSTD_LEVEL: i32 = 3;
+
+/// Up to this length, in bytes, a piece of manifests is compressed harder: an update's are a few hundred bytes, so that costs nothing.
+pub(crate) const SMALL_PIECE: usize = 256 << 10;
+
+/// The level for those.
+pub(crate) const ZSTD_LEVEL_SMALL: i32 = 15;

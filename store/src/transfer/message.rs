@@ -15,8 +15,9 @@ use crate::{ObjectId, ObjectRef};
 pub(crate) enum Message {
     /// Sender: these roots, whose closure has so many objects.
     Offer { roots: Vec<ObjectRef>, objects: u64 },
-    /// Receiver: not all of it is here; these are, with all that they need, and stay as long as the transfer takes.
-    Present(Vec<ObjectRef>),
+    /// Receiver: not all of it is here; these are, with all that they need, and stay as long as the transfer takes. And whether it wants to be asked
+    /// which contents it lacks.
+    Present { objects: Vec<ObjectRef>, asks: bool },
     /// Sender: which of the present objects it has too, and how many objects of the closure they do not need: those are listed next.
     Difference { shared: Vec<u8>, objects: u64 },
     /// Sender: a part of the closure; every object comes after those it refers to.
@@ -86,7 +87,8 @@ impl Message {
                 encode_objects(&mut encoder, &roots);
                 (kind::OFFER, encoder.into_bytes())
             }
-            Self::Present(objects) => {
+            Self::Present { objects, asks } => {
+                encoder.tag(u8::from(asks));
                 encode_objects(&mut encoder, &objects);
                 (kind::PRESENT, encoder.into_bytes())
             }
@@ -120,7 +122,14 @@ impl Message {
         let mut decoder = Decoder::new(&frame.payload);
         let message = match frame.kind {
             kind::OFFER => decode_offer(&mut decoder)?,
-            kind::PRESENT => Self::Present(decode_objects(&mut decoder, PRESENT_MAX as u64)?),
+            kind::PRESENT => {
+                let asks = match decoder.tag()? {
+                    0 => false,
+                    1 => true,
+                    _ => return Err(TransferError::Malformed { what: "a receiver neither asks nor does not" }),
+                };
+                Self::Present { objects: decode_objects(&mut decoder, PRESENT_MAX as u64)?, asks }
+            }
             kind::DIFFERENCE => Self::Difference { objects: decoder.number()?, shared: decoder.bytes()?.to_vec() },
             kind::CLOSURE => Self::Closure(decode_objects(&mut decoder, OBJECTS_MAX)?),
             kind::LACKED_OBJECTS => return Ok(Self::LackedObjects(frame.payload)),
@@ -144,7 +153,7 @@ impl Message {
     pub(crate) fn describe(&self) -> &'static str {
         match self {
             Self::Offer { .. } => "an offer",
-            Self::Present(_) => "the present objects",
+            Self::Present { .. } => "the present objects",
             Self::Difference { .. } => "the difference",
             Self::Closure(_) => "a part of the closure",
             Self::LackedObjects(_) => "the lacked objects",
@@ -241,7 +250,7 @@ mod tests {
     fn every_message_round_trips_and_no_cut_or_longer_one_passes() {
         let exact = [
             Message::Offer { roots: objects(2), objects: 7 },
-            Message::Present(objects(2)),
+            Message::Present { objects: objects(2), asks: true },
             Message::Difference { shared: vec![1], objects: 3 },
             Message::Closure(objects(3)),
             Message::Acknowledge,

@@ -2,14 +2,17 @@
 //!
 //! The sender offers, the receiver says what it lacks, first by object, then by file content; only that travels. Everything is
 //! verified on arrival, before it gets its name, and is named in one transaction. There is no round trip per object:
-//! a closure that is there already costs one, a newer one of something that both sides have three, any other four. Waiting has no deadline here, because the stream belongs to the
+//! a closure that is there already costs one, a newer one of something that both sides have two, any other four. Both sides are
+//! machines without input and output ([`machine`]); `driver.rs` moves their messages. Waiting has no deadline here, because the stream belongs to the
 //! caller, who closes it. Normative text: `FORMAT.md`, section "Transfer".
 
 mod bases;
 mod cache;
-mod channel;
 mod delta;
+mod driver;
+mod error;
 mod limits;
+mod machine;
 mod message;
 mod old_content;
 mod options;
@@ -19,24 +22,30 @@ mod receive_contents;
 mod receiver;
 mod send_contents;
 mod sender;
+mod stores;
 #[cfg(test)]
 mod tests;
+mod told;
+mod varint;
+mod whole;
 
-use std::io;
+use std::collections::{BTreeMap, BTreeSet};
+use std::io::{self, Read, Write};
 use std::sync::Arc;
 
 pub use cache::DeltaCache;
+pub use error::TransferError;
 pub use options::{Effort, TransferOptions};
-pub use receiver::receive_closure;
-pub use sender::{send_closure, send_closure_with};
 
-use crate::canon::DecodeError;
-use crate::error::StoreError;
 use crate::object::ObjectManifest;
+use crate::objects::ObjectStore;
+use crate::transaction::Durable;
 use crate::tree::FileFacts;
-use crate::wire::WireError;
-use crate::{Digest, ObjectRef};
-use message::Message;
+use crate::wire::{FrameReader, FrameWriter};
+use crate::{Digest, ObjectRef, RelPath};
+use receiver::Receiver;
+use sender::Sender;
+use stores::{Objects, ReadAt, ReceivingStore};
 
 /// What a transfer moved, as one side saw it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -53,121 +62,36 @@ pub struct TransferStats {
     pub bytes_wire: u64,
 }
 
-/// Why a transfer came to nothing. The receiving store has no new names then.
-#[derive(Debug, thiserror::Error)]
-pub enum TransferError {
-    /// The stream does not carry frames any more.
-    #[error("the transfer broke off")]
-    Wire(#[from] WireError),
-    /// The peer closed the stream between two messages.
-    #[error("the other side closed the connection within a transfer")]
-    Ended,
-    /// The peer gave up and said why.
-    #[error("the other side gave up: {reason}")]
-    Peer {
-        /// Its words.
-        reason: String,
-    },
-    /// The peer speaks another version of this protocol.
-    #[error("the other side speaks version {theirs} of the transfer, this side {}: use the same sarsen on both", limits::TRANSFER_VERSION)]
-    Version {
-        /// The peer's version.
-        theirs: u64,
-    },
-    /// A message of this kind does not exist in a transfer.
-    #[error("a message of unknown kind {kind:#04x} in a transfer")]
-    UnknownMessage {
-        /// The kind of the frame.
-        kind: u8,
-    },
-    /// A message came out of turn.
-    #[error("{found} came where {expected} was expected")]
-    Unexpected {
-        /// What came.
-        found: &'static str,
-        /// What should have come.
-        expected: &'static str,
-    },
-    /// A message has no valid form.
-    #[error("the other side sent a message that breaks the format")]
-    Message(#[from] DecodeError),
-    /// What was sent does not fit together.
-    #[error("the other side breaks the format: {what}")]
-    Malformed {
-        /// The rule that is broken.
-        what: &'static str,
-    },
-    /// A number exceeds what one transfer may cost.
-    #[error("{what}: {actual} exceeds the limit of {limit}")]
-    Limit {
-        /// What is counted.
-        what: &'static str,
-        /// The number found.
-        actual: u64,
-        /// The limit.
-        limit: u64,
-    },
-    /// A manifest that came is not a valid one.
-    #[error("the manifest of `{object}` is refused")]
-    Manifest {
-        /// The object.
-        object: ObjectRef,
-        /// The rule that is broken.
-        #[source]
-        source: DecodeError,
-    },
-    /// An object or content is not what it was announced as.
-    #[error("`{object}` is refused: {problem}")]
-    Refused {
-        /// The object.
-        object: ObjectRef,
-        /// What is wrong with it, and where.
-        problem: String,
-    },
-    /// The receiving store has too little room.
-    #[error("{needed} bytes are missing on this store and only {free} bytes are free at `{root}`")]
-    NoSpace {
-        /// What would be written, in bytes.
-        needed: u64,
-        /// What is free, in bytes.
-        free: u64,
-        /// The root of the store.
-        root: String,
-    },
-    /// A file of the sending store could not be read or is not what its manifest says.
-    #[error("cannot send `{path}` of `{object}`: run `sarsen store verify` here")]
-    Unreadable {
-        /// The object.
-        object: ObjectRef,
-        /// The file in it.
-        path: String,
-        /// The cause.
-        #[source]
-        source: io::Error,
-    },
-    /// zstd could not compress.
-    #[error("cannot compress")]
-    Compress {
-        /// The cause.
-        #[source]
-        source: io::Error,
-    },
-    /// zstd could not decompress.
-    #[error("cannot decompress a piece of the transfer")]
-    Decompress {
-        /// The cause.
-        #[source]
-        source: io::Error,
-    },
-    /// This side's store failed.
-    #[error("the store failed during a transfer")]
-    Store(#[from] StoreError),
+/// Sends what the peer lacks of the closure of `roots`; the peer runs [`receive_closure`].
+///
+/// Returns when the peer has everything durably. After an error that is not [`TransferError::Wire`] or [`TransferError::Ended`] the
+/// stream is between two messages and can be used on.
+/// Errors: [`TransferError`]; [`TransferError::Peer`] holds the receiver's own words.
+pub fn send_closure(
+    store: &ObjectStore,
+    roots: &[ObjectRef],
+    options: &TransferOptions,
+    reader: &mut FrameReader<impl Read>,
+    writer: &mut FrameWriter<impl Write>,
+) -> Result<TransferStats, TransferError> {
+    let (stats, bytes_wire) = driver::drive(Sender::new(store, roots, options), reader, writer)?;
+    Ok(TransferStats { bytes_wire, ..stats })
 }
 
-impl TransferError {
-    fn unexpected(found: &Message, expected: &'static str) -> Self {
-        Self::Unexpected { found: found.describe(), expected }
-    }
+/// Receives what this store lacks of a closure; the peer runs [`send_closure`].
+///
+/// Returns the roots that the peer offered, in its order, each with the proof that it and its closure are durable: as long as the
+/// proof lives, the collector leaves them alone. After an error that is not [`TransferError::Wire`] or [`TransferError::Ended`] the stream
+/// is between two messages and can be used on.
+/// Errors: [`TransferError`]; no object has got a name then. If the connection was lost, contents that had arrived whole are kept
+/// in the store, and the next transfer does not send them again.
+pub fn receive_closure(
+    store: &ObjectStore,
+    reader: &mut FrameReader<impl Read>,
+    writer: &mut FrameWriter<impl Write>,
+) -> Result<(Vec<Durable>, TransferStats), TransferError> {
+    let ((roots, stats), bytes_wire) = driver::drive(Receiver::new(ReceivingStore::new(store)), reader, writer)?;
+    Ok((roots, TransferStats { bytes_wire, ..stats }))
 }
 
 /// The manifests of the lacked objects, and of what they have probably grown out of.
@@ -176,6 +100,25 @@ struct Offered {
     manifests: Vec<ObjectManifest>,
     /// For each manifest that of its base: an object that both sides have.
     bases: Vec<Option<Arc<ObjectManifest>>>,
+    /// The contents whose digests are not told.
+    new: BTreeSet<Digest>,
+}
+
+impl Offered {
+    /// The file where the content is first named, and its length.
+    fn open<S: Objects>(&self, content: &Content, store: &S) -> Result<(S::File, u64), TransferError> {
+        let file = store.open(&self.manifests[content.place.0].object, &self.path(content));
+        file.and_then(|file| file.length().map(|length| (file, length))).map_err(|source| self.unreadable(content, source))
+    }
+
+    fn unreadable(&self, content: &Content, source: io::Error) -> TransferError {
+        let object = self.manifests[content.place.0].object.clone();
+        TransferError::Unreadable { object, path: self.path(content).to_string(), source }
+    }
+
+    fn path(&self, content: &Content) -> RelPath {
+        self.manifests[content.place.0].tree.path(content.place.1).expect("contents are listed with their places")
+    }
 }
 
 /// A file content that one of some manifests names.
@@ -187,11 +130,19 @@ struct Content {
     place: (usize, usize),
 }
 
+impl Content {
+    /// The content of the file at this place.
+    fn at(manifests: &[ObjectManifest], place: (usize, usize)) -> Option<Self> {
+        let FileFacts { size, digest, executable: _ } = manifests[place.0].tree.file(place.1)?;
+        Some(Self { digest, size, place })
+    }
+}
+
 /// The distinct contents of some manifests, in the order in which they are first named: by object, then by path.
 ///
 /// Both sides compute this list from the same manifests, so it need not travel, and neighbours in it are likely to be alike.
 fn contents_of(manifests: &[ObjectManifest]) -> Result<Vec<Content>, TransferError> {
-    let mut sizes = std::collections::BTreeMap::new();
+    let mut sizes = BTreeMap::new();
     let mut contents = Vec::new();
     for (position, manifest) in manifests.iter().enumerate() {
         for (entry_position, FileFacts { size, digest, executable: _ }) in manifest.tree.files() {

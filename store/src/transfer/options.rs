@@ -1,4 +1,10 @@
-//! How a transfer is to be done: what the caller may choose. The defaults suit a link of unknown speed.
+//! How a transfer is to be done: what the caller may choose, and what is chosen for him by how the time goes by.
+//!
+//! More processor time makes fewer bytes. It is worth spending while the sender would wait for the link anyway, and a waste while the
+//! link waits for the sender; both show in where the sender's time goes, whatever the speeds of link, processors and receiver
+//! are, and however many transfers share them.
+
+use std::time::Duration;
 
 use super::cache::DeltaCache;
 
@@ -7,17 +13,16 @@ use super::cache::DeltaCache;
 pub struct TransferOptions {
     /// Where deltas are kept that other transfers of the same run need too; none keeps nothing.
     pub cache: Option<DeltaCache>,
-    /// How much processor time a byte is worth.
-    pub effort: Effort,
+    /// How much processor time a byte is worth; none begins with [`Effort::Balanced`] and goes by what the link turns out to be.
+    pub effort: Option<Effort>,
 }
 
 /// How much processor time a byte on the wire is worth.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Effort {
     /// Little: for links of 60 MB/s and more. Changed contents above 4 MiB travel whole, programs as patches only.
     Fast,
     /// As much as pays on common links.
-    #[default]
     Balanced,
     /// Much: for links below 4 MB/s, and for many hosts that share the deltas.
     Small,
@@ -40,6 +45,112 @@ impl Effort {
             Self::Fast => Levels { whole: 1, delta: 1, programs: false },
             Self::Balanced => Levels { whole: 3, delta: 6, programs: true },
             Self::Small => Levels { whole: 9, delta: 9, programs: true },
+        }
+    }
+
+    const fn more(self) -> Self {
+        match self {
+            Self::Fast => Self::Balanced,
+            Self::Balanced | Self::Small => Self::Small,
+        }
+    }
+
+    const fn less(self) -> Self {
+        match self {
+            Self::Fast | Self::Balanced => Self::Fast,
+            Self::Small => Self::Balanced,
+        }
+    }
+}
+
+/// How long the time is looked at before an effort changes: several pieces, so that one slow file or answer decides nothing.
+const PERIOD: Duration = Duration::from_millis(300);
+
+/// Waits so many hundredths of a period and more mean that there is time to spare.
+const SPARE_PERCENT: u128 = 60;
+
+/// Waits so many hundredths of a period and less mean that the link is waiting for the sender. Far from the other number: the next level takes two to four times as long.
+const SHORT_PERCENT: u128 = 10;
+
+/// Chooses the effort as the transfer goes on.
+#[derive(Debug)]
+pub(crate) struct Pace {
+    effort: Effort,
+    is_fixed: bool,
+    busy: Duration,
+    blocked: Duration,
+}
+
+impl Pace {
+    pub(crate) fn new(options: &TransferOptions) -> Self {
+        let effort = options.effort.unwrap_or(Effort::Balanced);
+        Self { effort, is_fixed: options.effort.is_some(), busy: Duration::ZERO, blocked: Duration::ZERO }
+    }
+
+    pub(crate) const fn levels(&self) -> Levels {
+        self.effort.levels()
+    }
+
+    /// Learns how time went by while contents were sent.
+    pub(crate) fn passed(&mut self, busy: Duration, blocked: Duration) {
+        self.busy += busy;
+        self.blocked += blocked;
+        let period = self.busy + self.blocked;
+        if self.is_fixed || period < PERIOD {
+            return;
+        }
+        let percent = self.blocked.as_micros() * 100 / period.as_micros();
+        if percent >= SPARE_PERCENT {
+            self.effort = self.effort.more();
+        } else if percent <= SHORT_PERCENT {
+            self.effort = self.effort.less();
+        }
+        (self.busy, self.blocked) = (Duration::ZERO, Duration::ZERO);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The effort after so many periods of which this share was waiting.
+    fn after(options: &TransferOptions, periods: u32, blocked_percent: u32) -> Effort {
+        let mut pace = Pace::new(options);
+        for _ in 0..periods * 10 {
+            pace.passed(PERIOD / 1000 * (100 - blocked_percent), PERIOD / 1000 * blocked_percent);
+        }
+        pace.effort
+    }
+
+    #[test]
+    fn waiting_for_the_link_makes_smaller_and_keeping_it_waiting_makes_cheaper() {
+        let measured = TransferOptions::default();
+        assert_eq!(after(&measured, 1, 95), Effort::Small);
+        assert_eq!(after(&measured, 9, 95), Effort::Small);
+        assert_eq!(after(&measured, 9, 30), Effort::Balanced);
+        assert_eq!(after(&measured, 1, 2), Effort::Fast);
+        assert_eq!(after(&measured, 9, 0), Effort::Fast);
+        for effort in [Effort::Fast, Effort::Small] {
+            let fixed = TransferOptions { effort: Some(effort), ..TransferOptions::default() };
+            assert_eq!((after(&fixed, 9, 0), after(&fixed, 9, 99)), (effort, effort));
+        }
+    }
+
+    #[test]
+    fn one_slow_answer_decides_nothing() {
+        let mut pace = Pace::new(&TransferOptions::default());
+        pace.passed(Duration::ZERO, PERIOD / 2);
+        assert_eq!(pace.effort, Effort::Balanced);
+        pace.passed(PERIOD / 2, Duration::ZERO);
+        assert_eq!(pace.effort, Effort::Balanced);
+        // From Fast, a link that turns slow leads back up, one step a period.
+        for _ in 0..2 {
+            pace.passed(PERIOD, Duration::ZERO);
+        }
+        assert_eq!(pace.effort, Effort::Fast);
+        for expected in [Effort::Balanced, Effort::Small, Effort::Small] {
+            pace.passed(Duration::ZERO, PERIOD);
+            assert_eq!(pace.effort, expected);
         }
     }
 }

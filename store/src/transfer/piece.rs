@@ -75,7 +75,7 @@ pub(crate) fn decompress_after(prefix: &[u8], compressed: &[u8], length: usize) 
 }
 
 /// Collects bytes and gives them out as pieces.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(crate) struct PieceBuffer {
     raw: Vec<u8>,
     level: i32,
@@ -84,6 +84,16 @@ pub(crate) struct PieceBuffer {
 impl PieceBuffer {
     pub(crate) const fn new(level: i32) -> Self {
         Self { raw: Vec::new(), level }
+    }
+
+    /// From now on, pieces are compressed at this level.
+    pub(crate) const fn set_level(&mut self, level: i32) {
+        self.level = level;
+    }
+
+    /// How many bytes wait for the next piece.
+    pub(crate) const fn length(&self) -> usize {
+        self.raw.len()
     }
 
     /// How many bytes fit into the piece at hand; never zero.

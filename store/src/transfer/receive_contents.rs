@@ -1,116 +1,190 @@
 //! The contents on the receiving side, in the sender's three rounds: deltas, whole contents, and whole what could not be made here.
 //!
-//! An old content counts only if it has its digest, a new one only if it has the promised one. A delta without its base, or with a
+//! An old content counts only if it has its digest, a new one only if it has the promised one, if one is promised. A delta without its base, or with a
 //! wrong result, is refused, not fatal: the content comes whole then, and a wrong one is fatal.
 
-use std::collections::BTreeSet;
-use std::fs::File;
-use std::io::{self, Read, Write};
-use std::os::unix::fs::FileExt;
+use std::collections::{BTreeSet, VecDeque};
+use std::io;
 
-use super::channel::{Channel, PieceReader, Stream};
-use super::delta::{self, decode_varint};
+use super::delta;
 use super::limits::{PATCH_TARGETS_MAX, PIECE_BYTES_MAX, PREFIX_BYTES_MAX};
 use super::message::Message;
 use super::old_content::{open_base, read_base};
-use super::{Content, Offered, TransferError, piece};
-use crate::RelPath;
+use super::stores::{ReadAt, Sink};
+use super::told::{Told, path_of};
+use super::varint::decode_varint;
+use super::{TransferError, piece};
+use crate::Digest;
 use crate::error::StoreError;
-use crate::fsutil::FsError;
 use crate::object::ObjectManifest;
-use crate::objects::ObjectStore;
-use crate::transaction::{ContentWriter, Transaction};
 
 /// How much of an old content is read ahead, in bytes: copies mostly follow one another.
 const READ_AHEAD_BYTES: usize = 256 << 10;
 
-/// Receives the contents `missing` into the transaction.
-pub(crate) fn receive_contents<R: Read, W: Write>(
-    store: &ObjectStore,
-    offered: &Offered,
-    missing: &[&Content],
-    transaction: &mut Transaction,
-    channel: &mut Channel<'_, R, W>,
-) -> Result<(), TransferError> {
-    let mut receiving =
-        Receiving { store, offered, missing, transaction, told: vec![false; missing.len()], refused: BTreeSet::new(), growing: None };
-    receiving.receive_deltas(channel)?;
-    let untold: Vec<usize> = (0..missing.len()).filter(|index| !receiving.told[*index]).collect();
-    receiving.receive_whole(untold.into_iter(), channel)?;
-    let refused = std::mem::take(&mut receiving.refused);
-    receiving.receive_whole(refused.into_iter(), channel)?;
-    let message = channel.receive()?;
-    let Message::End = message else { return Err(TransferError::unexpected(&message, "the end of the contents")) };
-    Ok(())
+/// A content that is to come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Wanted {
+    /// Its digest, if that was told.
+    pub(crate) digest: Option<Digest>,
+    pub(crate) size: u64,
+    /// The manifest that names it first, by its position.
+    pub(crate) object: usize,
+    /// The file at the same path in that manifest's base.
+    pub(crate) same_path: Option<usize>,
 }
 
-struct Receiving<'a> {
-    store: &'a ObjectStore,
-    offered: &'a Offered,
-    missing: &'a [&'a Content],
-    transaction: &'a mut Transaction,
+/// Contents on their way in.
+pub(crate) struct Receiving<S: Sink> {
+    wanted: Vec<Wanted>,
     /// Which contents have come as deltas.
     told: Vec<bool>,
     /// Which of them could not be made.
     refused: BTreeSet<usize>,
     /// The content whose segments are coming.
-    growing: Option<Growing>,
+    growing: Option<Growing<S>>,
+    round: Round,
+    /// What is still to come in this round.
+    queue: VecDeque<usize>,
+    current: Option<Current<S::Writer>>,
+    /// The digests of what is here.
+    found: Vec<Option<Digest>>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Round {
+    Deltas,
+    Whole,
+    Again,
+}
+
+/// A content that arrives whole.
+struct Current<W> {
+    index: usize,
+    left: u64,
+    writer: W,
 }
 
 /// A content that arrives in segments.
-struct Growing {
+struct Growing<S: Sink> {
     index: usize,
     /// How the sender names the old file.
     base: u64,
     left: u64,
-    old: Base,
-    writer: ContentWriter,
+    old: Base<S::File>,
+    writer: S::Writer,
 }
 
-impl Receiving<'_> {
-    /// Takes deltas until something else comes.
-    fn receive_deltas<R: Read, W: Write>(&mut self, channel: &mut Channel<'_, R, W>) -> Result<(), TransferError> {
-        loop {
-            let message = channel.receive()?;
-            let made = if let Message::Delta(payload) = message {
-                self.apply_segment(&payload)?
-            } else if self.growing.is_some() {
+impl<S: Sink> Receiving<S> {
+    pub(crate) fn new(wanted: Vec<Wanted>) -> Self {
+        let (told, found) = (vec![false; wanted.len()], vec![None; wanted.len()]);
+        Self { wanted, told, refused: BTreeSet::new(), growing: None, round: Round::Deltas, queue: VecDeque::new(), current: None, found }
+    }
+
+    /// Takes a patch, a segment or a piece, and gives the answer to it.
+    pub(crate) fn take(&mut self, sink: &mut S, manifests: &[Told], message: Message) -> Result<Message, TransferError> {
+        let made = match (self.round, message) {
+            (Round::Deltas, Message::Delta(payload)) => self.apply_segment(sink, manifests, &payload)?,
+            (_, Message::Patch(_) | Message::Contents(_)) if self.growing.is_some() => {
                 return Err(malformed("the segments of a delta end too early"));
-            } else if let Message::Patch(payload) = message {
-                self.apply_patch(&payload)?
-            } else {
-                channel.unread(message);
-                return Ok(());
+            }
+            (Round::Deltas, Message::Patch(payload)) => self.apply_patch(sink, manifests, &payload)?,
+            (_, Message::Contents(piece)) => {
+                let raw = piece::decompress(&piece)?;
+                self.take_whole(sink, manifests, &raw)?;
+                true
+            }
+            (Round::Deltas, other) => return Err(TransferError::unexpected(&other, "contents")),
+            (Round::Whole | Round::Again, other) => return Err(TransferError::unexpected(&other, "a piece of contents")),
+        };
+        Ok(if made { Message::Acknowledge } else { Message::Refused })
+    }
+
+    /// Ends the contents, and gives their digests; all must have come.
+    pub(crate) fn finish(&mut self, sink: &mut S, manifests: &[Told]) -> Result<Vec<Digest>, TransferError> {
+        if self.growing.is_some() {
+            return Err(malformed("the segments of a delta end too early"));
+        }
+        // What is left to come may be empty contents only, of which nothing travels.
+        for _ in [Round::Whole, Round::Again] {
+            self.take_empty(sink, manifests)?;
+            if self.round != Round::Again {
+                self.next_round();
+            }
+        }
+        self.take_empty(sink, manifests)?;
+        let found: Option<Vec<Digest>> = self.found.iter().copied().collect();
+        found.ok_or(TransferError::Unexpected { found: "the end of the contents", expected: "a piece of contents" })
+    }
+
+    fn next_round(&mut self) {
+        (self.round, self.queue) = match self.round {
+            Round::Deltas => (Round::Whole, (0..self.wanted.len()).filter(|index| !self.told[*index]).collect()),
+            Round::Whole | Round::Again => (Round::Again, std::mem::take(&mut self.refused).into_iter().collect()),
+        };
+    }
+
+    /// Takes the next bytes of this round's stream.
+    fn take_whole(&mut self, sink: &mut S, manifests: &[Told], mut raw: &[u8]) -> Result<(), TransferError> {
+        // A piece belongs to one round, and has at least one byte.
+        while self.current.is_none() && self.round != Round::Again {
+            self.take_empty(sink, manifests)?;
+            if self.queue.is_empty() { self.next_round() } else { break }
+        }
+        while !raw.is_empty() {
+            self.take_empty(sink, manifests)?;
+            let mut current = match self.current.take() {
+                Some(current) => current,
+                None => self.begin(sink)?.ok_or_else(|| malformed("a stream is longer than its items"))?,
             };
-            channel.send_now(if made { Message::Acknowledge } else { Message::Refused })?;
+            let length = usize::try_from(current.left).map_or(raw.len(), |left| left.min(raw.len()));
+            let (now, later) = raw.split_at(length);
+            self.write(sink, manifests, current.index, &mut current.writer, now)?;
+            current.left -= now.len() as u64;
+            raw = later;
+            if current.left == 0 { self.accept(sink, manifests, current)? } else { self.current = Some(current) }
+        }
+        self.take_empty(sink, manifests)
+    }
+
+    fn begin(&mut self, sink: &mut S) -> Result<Option<Current<S::Writer>>, TransferError> {
+        let Some(index) = self.queue.pop_front() else { return Ok(None) };
+        Ok(Some(Current { index, left: self.wanted[index].size, writer: sink.create_content()? }))
+    }
+
+    /// Takes the contents that come next and have no bytes.
+    fn take_empty(&mut self, sink: &mut S, manifests: &[Told]) -> Result<(), TransferError> {
+        while self.current.is_none() && self.queue.front().is_some_and(|index| self.wanted[*index].size == 0) {
+            if let Some(current) = self.begin(sink)? {
+                self.accept(sink, manifests, current)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn accept(&mut self, sink: &mut S, manifests: &[Told], current: Current<S::Writer>) -> Result<(), TransferError> {
+        let wanted = self.wanted[current.index];
+        match sink.accept_content(current.writer, wanted.digest.as_ref()) {
+            Ok(digest) => {
+                self.found[current.index] = Some(digest);
+                Ok(())
+            }
+            Err(StoreError::WrongContent { expected, found, .. }) => {
+                let told = &manifests[wanted.object];
+                let problem = format!("`{}` arrived with digest {found}, expected {expected}", path_of(told, &expected));
+                Err(TransferError::Refused { object: told.object.clone(), problem })
+            }
+            Err(other) => Err(other.into()),
         }
     }
 
     /// Makes the contents of one patch. False if a base is not here or a result is not the promised one.
-    fn apply_patch(&mut self, mut payload: &[u8]) -> Result<bool, TransferError> {
-        let mut number = || decode_varint(&mut payload).ok_or_else(|| malformed("a patch is cut off"));
-        let count = usize::try_from(number()?).unwrap_or(usize::MAX);
-        limit("contents of a patch", count as u64, PATCH_TARGETS_MAX as u64)?;
-        let mut targets = Vec::new();
-        let mut next = 0u64;
-        for _ in 0..count {
-            let index = next.saturating_add(number()?);
-            targets.push((index, number()?));
-            next = index.saturating_add(1);
-        }
-        let (mut old_bytes, mut new_bytes) = (0u64, 0u64);
-        let mut bases = Vec::new();
-        for (index, base) in targets {
-            let (index, base) = self.tell(index, base)?;
-            old_bytes = old_bytes.saturating_add(self.base_of(index)?.1.tree.file(base).map_or(0, |file| file.size));
-            new_bytes = new_bytes.saturating_add(self.missing[index].size);
-            bases.push((index, base));
-        }
-        limit("bytes that a patch refers to", old_bytes, PREFIX_BYTES_MAX)?;
+    fn apply_patch(&mut self, sink: &mut S, manifests: &[Told], mut payload: &[u8]) -> Result<bool, TransferError> {
+        let bases = self.bases_of_patch(manifests, &mut payload)?;
+        let new_bytes = bases.iter().map(|(index, _)| self.wanted[*index].size).fold(0, u64::saturating_add);
         limit("bytes that a patch makes", new_bytes, PIECE_BYTES_MAX as u64)?;
         let mut prefix = Vec::new();
         for (index, base) in &bases {
-            let Some(bytes) = read_base(self.store, self.base_of(*index)?.1, *base) else {
+            let Some(bytes) = read_base(sink, self.base_of(manifests, *index)?, *base) else {
                 self.refused.extend(bases.iter().map(|(index, _)| index));
                 return Ok(false);
             };
@@ -120,11 +194,11 @@ impl Receiving<'_> {
         let mut made = made.as_slice();
         let mut all = true;
         for (index, _) in &bases {
-            let (now, later) = made.split_at(usize::try_from(self.missing[*index].size).unwrap_or(usize::MAX));
+            let (now, later) = made.split_at(usize::try_from(self.wanted[*index].size).unwrap_or(usize::MAX));
             made = later;
-            let mut writer = self.transaction.receive_content()?;
-            self.write(*index, &mut writer, now)?;
-            all &= self.accept_delta(*index, writer)?;
+            let mut writer = sink.create_content()?;
+            self.write(sink, manifests, *index, &mut writer, now)?;
+            all &= self.accept_delta(sink, *index, writer)?;
         }
         if !all {
             // The sender is told about whole messages, so all of this one will come again.
@@ -133,8 +207,31 @@ impl Receiving<'_> {
         Ok(all)
     }
 
+    /// Reads which contents a patch makes, and of which old files.
+    fn bases_of_patch(&mut self, manifests: &[Told], payload: &mut &[u8]) -> Result<Vec<(usize, usize)>, TransferError> {
+        let mut number = || decode_varint(payload).ok_or_else(|| malformed("a patch is cut off"));
+        let count = usize::try_from(number()?).unwrap_or(usize::MAX);
+        limit("contents of a patch", count as u64, PATCH_TARGETS_MAX as u64)?;
+        let mut targets = Vec::new();
+        let mut next = 0u64;
+        for _ in 0..count {
+            let index = next.saturating_add(number()?);
+            targets.push((index, number()?));
+            next = index.saturating_add(1);
+        }
+        let mut old_bytes = 0u64;
+        let mut bases = Vec::new();
+        for (index, base) in targets {
+            let (index, base) = self.tell(manifests, index, base)?;
+            old_bytes = old_bytes.saturating_add(self.base_of(manifests, index)?.tree.file(base).map_or(0, |file| file.size));
+            bases.push((index, base));
+        }
+        limit("bytes that a patch refers to", old_bytes, PREFIX_BYTES_MAX)?;
+        Ok(bases)
+    }
+
     /// Appends a segment to its content. False if the base is not here or the result is not the promised one.
-    fn apply_segment(&mut self, mut payload: &[u8]) -> Result<bool, TransferError> {
+    fn apply_segment(&mut self, sink: &mut S, manifests: &[Told], mut payload: &[u8]) -> Result<bool, TransferError> {
         let mut number = || decode_varint(&mut payload).ok_or_else(|| malformed("a delta is cut off"));
         let (index, base) = (number()?, number()?);
         let mut growing = match self.growing.take() {
@@ -142,7 +239,7 @@ impl Receiving<'_> {
             Some(_) => return Err(malformed("the segments of a delta end too early")),
             // The sender may have had segments under way when it was told that the content is refused.
             None if usize::try_from(index).is_ok_and(|index| self.refused.contains(&index)) => return Ok(false),
-            None => match self.begin(index, base)? {
+            None => match self.begin_growing(sink, manifests, index, base)? {
                 Some(growing) => growing,
                 None => return Ok(false),
             },
@@ -153,10 +250,10 @@ impl Receiving<'_> {
             self.refused.insert(growing.index);
             return Ok(false);
         };
-        self.write(growing.index, &mut growing.writer, &made)?;
+        self.write(sink, manifests, growing.index, &mut growing.writer, &made)?;
         growing.left -= made.len() as u64;
         if growing.left == 0 {
-            let accepted = self.accept_delta(growing.index, growing.writer)?;
+            let accepted = self.accept_delta(sink, growing.index, growing.writer)?;
             if !accepted {
                 self.refused.insert(growing.index);
             }
@@ -167,23 +264,25 @@ impl Receiving<'_> {
     }
 
     /// Starts a content that comes in segments, if its base is here.
-    fn begin(&mut self, index: u64, base: u64) -> Result<Option<Growing>, TransferError> {
-        let (index, position) = self.tell(index, base)?;
-        let Some(old) = Base::open(self.store, self.base_of(index)?.1, position) else {
+    fn begin_growing(&mut self, sink: &mut S, manifests: &[Told], index: u64, base: u64) -> Result<Option<Growing<S>>, TransferError> {
+        let (index, position) = self.tell(manifests, index, base)?;
+        let manifest = self.base_of(manifests, index)?;
+        let Some(file) = open_base(sink, manifest, position) else {
             self.refused.insert(index);
             return Ok(None);
         };
-        let writer = self.transaction.receive_content()?;
-        Ok(Some(Growing { index, base, left: self.missing[index].size, old, writer }))
+        let length = manifest.tree.file(position).map_or(0, |file| file.size);
+        let old = Base { file, length, ahead: Vec::new(), start: 0 };
+        Ok(Some(Growing { index, base, left: self.wanted[index].size, old, writer: sink.create_content()? }))
     }
 
     /// Checks which content is told by which old file, and notes it.
-    fn tell(&mut self, index: u64, base: u64) -> Result<(usize, usize), TransferError> {
+    fn tell(&mut self, manifests: &[Told], index: u64, base: u64) -> Result<(usize, usize), TransferError> {
         let index = usize::try_from(index).ok().filter(|index| self.told.get(*index) == Some(&false));
         let index = index.ok_or_else(|| malformed("a delta is of a content that was not asked for, or that came already"))?;
-        let (path, manifest) = self.base_of(index)?;
+        let manifest = self.base_of(manifests, index)?;
         let position = match base.checked_sub(1) {
-            None => manifest.tree.position(path.as_str()),
+            None => self.wanted[index].same_path,
             Some(position) => usize::try_from(position).ok(),
         };
         let position = position.filter(|position| manifest.tree.file(*position).is_some());
@@ -192,75 +291,38 @@ impl Receiving<'_> {
         Ok((index, position))
     }
 
-    /// The path of a content where it is first named, and the manifest of its object's base.
-    fn base_of(&self, index: usize) -> Result<(RelPath, &ObjectManifest), TransferError> {
-        let (position, entry) = self.missing[index].place;
-        let path = self.offered.manifests[position].tree.path(entry).ok_or_else(|| malformed("a content has no place"))?;
-        let base = self.offered.bases[position].as_deref().ok_or_else(|| malformed("a delta is of an object without a base"))?;
-        Ok((path, base))
+    /// The manifest of the base of the object where a content is first named.
+    fn base_of<'m>(&self, manifests: &'m [Told], index: usize) -> Result<&'m ObjectManifest, TransferError> {
+        manifests[self.wanted[index].object].base.as_deref().ok_or_else(|| malformed("a delta is of an object without a base"))
     }
 
-    fn write(&self, index: usize, writer: &mut ContentWriter, bytes: &[u8]) -> Result<(), TransferError> {
-        let (position, entry) = self.missing[index].place;
-        writer.write_all(bytes).map_err(|source| {
-            let path = self.offered.manifests[position].tree.path(entry).map(|path| path.as_path().to_owned()).unwrap_or_default();
-            StoreError::from(FsError::new("store the content of", &path, source)).into()
-        })
+    fn write(&self, sink: &mut S, manifests: &[Told], index: usize, writer: &mut S::Writer, bytes: &[u8]) -> Result<(), TransferError> {
+        let object = &manifests[self.wanted[index].object].object;
+        Ok(sink.write_content(writer, bytes, object)?)
     }
 
-    fn accept_delta(&mut self, index: usize, writer: ContentWriter) -> Result<bool, TransferError> {
-        match self.transaction.accept_content(writer, &self.missing[index].digest) {
-            Ok(()) => Ok(true),
+    fn accept_delta(&mut self, sink: &mut S, index: usize, writer: S::Writer) -> Result<bool, TransferError> {
+        match sink.accept_content(writer, self.wanted[index].digest.as_ref()) {
+            Ok(digest) => {
+                self.found[index] = Some(digest);
+                Ok(true)
+            }
             Err(StoreError::WrongContent { .. }) => Ok(false),
             Err(other) => Err(other.into()),
         }
     }
-
-    /// Takes contents out of one stream of pieces.
-    fn receive_whole<R: Read, W: Write>(
-        &mut self,
-        indices: impl Iterator<Item = usize>,
-        channel: &mut Channel<'_, R, W>,
-    ) -> Result<(), TransferError> {
-        let mut stream = PieceReader::new(Stream::Contents);
-        for index in indices {
-            let content = self.missing[index];
-            let mut writer = self.transaction.receive_content()?;
-            let mut left = content.size;
-            while left > 0 {
-                let bytes = stream.next(channel, left)?;
-                left -= bytes.len() as u64;
-                self.write(index, &mut writer, bytes)?;
-            }
-            match self.transaction.accept_content(writer, &content.digest) {
-                Err(StoreError::WrongContent { expected, found, .. }) => {
-                    let manifest = &self.offered.manifests[content.place.0];
-                    let path = manifest.tree.path(content.place.1).map(|path| path.to_string()).unwrap_or_default();
-                    let problem = format!("`{path}` arrived with digest {found}, expected {expected}");
-                    return Err(TransferError::Refused { object: manifest.object.clone(), problem });
-                }
-                accepted => accepted?,
-            }
-        }
-        stream.finish(channel)
-    }
 }
 
 /// An old content, read here and there.
-struct Base {
-    file: File,
+struct Base<F> {
+    file: F,
     length: u64,
     /// What was read last, and where it stands.
     ahead: Vec<u8>,
     start: u64,
 }
 
-impl Base {
-    fn open(store: &ObjectStore, manifest: &ObjectManifest, position: usize) -> Option<Self> {
-        let file = open_base(store, manifest, position)?;
-        Some(Self { file, length: manifest.tree.file(position)?.size, ahead: Vec::new(), start: 0 })
-    }
-
+impl<F: ReadAt> Base<F> {
     /// Fills `buffer` from `offset` on; both are within the content.
     fn read(&mut self, offset: u64, buffer: &mut [u8]) -> io::Result<()> {
         if buffer.len() >= READ_AHEAD_BYTES {

@@ -1,285 +1,441 @@
-//! The receiving side of a transfer.
+//! The receiving side of a transfer: a machine that says what is here, learns what is to come, and takes it in.
 //!
 //! It believes nothing: each list is bounded, each manifest must give its own id, each content its digest, and an object is staged only
 //! when all that it refers to is here. Everything goes into one transaction, so a transfer that fails leaves no name behind.
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::io::{Read, Write};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
-use super::channel::{Channel, PieceReader, Stream, is_broken};
 use super::limits::{ENTRIES_MAX, FILE_OVERHEAD_BYTES, MANIFEST_BYTES_MAX, OBJECTS_MAX};
+use super::machine::{Machine, Step};
 use super::message::{Message, Totals, decode_bits, encode_bits};
-use super::present::worth_naming;
-use super::receive_contents::receive_contents;
-use super::{Content, Offered, TransferError, TransferStats, contents_of};
-use crate::error::StoreError;
-use crate::fsutil::IoResultExt;
+use super::receive_contents::{Receiving, Wanted};
+use super::stores::Sink;
+use super::told::{Context, Named, Tally, Told, ToldFile};
+use super::varint::decode_varint;
+use super::{TransferError, TransferStats, piece};
 use crate::object::ObjectManifest;
-use crate::objects::ObjectStore;
-use crate::transaction::{Durable, Transaction};
-use crate::wire::{FrameReader, FrameWriter};
-use crate::{ObjectId, ObjectRef};
+use crate::{Digest, ObjectId, ObjectRef};
 
-/// Receives what this store lacks of a closure; the peer runs [`super::send_closure`].
-///
-/// Returns the roots that the peer offered, in its order, each with the proof that it and its closure are durable: as long as the
-/// proof lives, the collector leaves them alone. After an error that is not [`TransferError::Wire`] or [`TransferError::Ended`] the stream
-/// is between two messages and can be used on.
-/// Errors: [`TransferError`]; no object has got a name then. If the connection was lost, contents that had arrived whole are kept
-/// in the store, and the next transfer does not send them again.
-pub fn receive_closure(
-    store: &ObjectStore,
-    reader: &mut FrameReader<impl Read>,
-    writer: &mut FrameWriter<impl Write>,
-) -> Result<(Vec<Durable>, TransferStats), TransferError> {
-    let mut channel = Channel::new(reader, writer);
-    match receive(store, &mut channel) {
-        Ok((roots, stats)) => Ok((roots, TransferStats { bytes_wire: channel.bytes(), ..stats })),
-        Err(error) => Err(channel.give_up(error)),
-    }
+/// The receiving side.
+pub(crate) struct Receiver<S: Sink> {
+    sink: S,
+    roots: Vec<ObjectRef>,
+    stage: Stage<S>,
+    queue: VecDeque<Message>,
+    stats: TransferStats,
 }
 
-fn receive<R: Read, W: Write>(
-    store: &ObjectStore,
-    channel: &mut Channel<'_, R, W>,
-) -> Result<(Vec<Durable>, TransferStats), TransferError> {
-    let message = channel.receive()?;
-    let Message::Offer { roots, objects: objects_total } = message else { return Err(TransferError::unexpected(&message, "an offer")) };
-    check_limit("objects of a closure", objects_total, OBJECTS_MAX)?;
-    let mut stats = TransferStats { objects_total, ..TransferStats::default() };
-    if let Some(durable) = present(store, &roots)? {
-        channel.send_now(Message::Done(Totals::default()))?;
-        return Ok((durable, stats));
+enum Stage<S: Sink> {
+    Start,
+    /// The present objects are named.
+    Present {
+        objects: Vec<ObjectRef>,
+        asks: bool,
+    },
+    /// So many objects are being listed.
+    Listing {
+        listed: Vec<ObjectRef>,
+        count: u64,
+        common: Common,
+        rule: Rule,
+    },
+    Manifests(Box<Manifests>),
+    Contents(Box<Incoming<S>>),
+    Done(Vec<S::Proof>),
+}
+
+/// What follows from the difference.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Rule {
+    /// All that is listed is lacked, and new digests are not told.
+    Blind,
+    /// All that is listed is lacked.
+    Shared,
+    /// The receiver chooses from the list.
+    Choose,
+}
+
+/// What both sides have, as far as they know of each other.
+type Common = BTreeMap<ObjectId, ObjectRef>;
+
+/// Manifests that are coming.
+#[derive(Debug)]
+struct Manifests {
+    context: Context,
+    /// Positions in the list.
+    lacked: Vec<usize>,
+    common: Common,
+    /// What came and is not a whole manifest yet.
+    bytes: Vec<u8>,
+    told: Vec<Told>,
+    /// The manifests of the bases; each is read once.
+    bases: BTreeMap<ObjectId, Arc<ObjectManifest>>,
+    tally: Tally,
+    total: u64,
+    new: Vec<Wanted>,
+    known: Vec<Wanted>,
+    /// Where each known content is in that list.
+    positions: BTreeMap<Digest, usize>,
+}
+
+/// Contents that are coming.
+struct Incoming<S: Sink> {
+    blind: bool,
+    told: Vec<Told>,
+    /// The contents that are told by their digests.
+    known: Vec<Wanted>,
+    /// The digests of the new ones, once they are here.
+    digests: Option<Vec<Digest>>,
+    receiving: Receiving<S>,
+}
+
+impl<S: Sink> Receiver<S> {
+    pub(crate) const fn new(sink: S) -> Self {
+        Self { sink, roots: Vec::new(), stage: Stage::Start, queue: VecDeque::new(), stats: NOTHING }
     }
-    let mut transaction = store.begin()?;
-    let Negotiated { lacked, common } = negotiate(store, &roots, objects_total, &transaction, channel)?;
-    let contents = match receive_objects(store, &lacked, &common, &mut transaction, channel) {
-        Ok(contents) => contents,
-        Err(error) => {
-            if is_broken(&error) {
-                // The next attempt goes on from here. That it cannot is no worse news than the error at hand.
-                let _ = transaction.keep_contents();
+
+    #[cfg(test)]
+    pub(crate) const fn sink(&self) -> &S {
+        &self.sink
+    }
+
+    /// What the peer makes this side hold, in bytes, as far as it grows with what is said.
+    #[cfg(test)]
+    pub(crate) fn held_bytes(&self) -> usize {
+        let told = |told: &[Told]| told.iter().map(|told| told.bytes.len()).sum::<usize>();
+        let item = size_of::<Wanted>();
+        match &self.stage {
+            Stage::Start | Stage::Present { .. } | Stage::Done(_) => 0,
+            Stage::Listing { listed, .. } => listed.len() * size_of::<ObjectRef>(),
+            Stage::Manifests(manifests) => {
+                manifests.bytes.len() + told(&manifests.told) + item * (manifests.new.len() + manifests.known.len())
             }
-            return Err(error);
-        }
-    };
-    let _published = transaction.barrier()?;
-    let durable = present(store, &roots)?.ok_or(TransferError::Malformed { what: "the closure does not hold all that its roots need" })?;
-    stats.objects_sent = lacked.len() as u64;
-    stats.blobs_sent = contents.contents;
-    stats.bytes_raw = contents.bytes;
-    channel.send_now(Message::Done(Totals { objects: stats.objects_sent, ..contents }))?;
-    Ok((durable, stats))
-}
-
-/// Receives the lacked objects into the transaction, complete and verified.
-fn receive_objects<R: Read, W: Write>(
-    store: &ObjectStore,
-    lacked: &[ObjectRef],
-    common: &BTreeMap<ObjectId, ObjectRef>,
-    transaction: &mut Transaction,
-    channel: &mut Channel<'_, R, W>,
-) -> Result<Totals, TransferError> {
-    let offered = receive_manifests(store, lacked, common, channel)?;
-    let contents = receive_lacked_contents(store, &offered, transaction, channel)?;
-    for manifest in &offered.manifests {
-        transaction.put_received(manifest)?;
-    }
-    Ok(contents)
-}
-
-/// The proofs for the roots, if they and all that they need are here.
-fn present(store: &ObjectStore, roots: &[ObjectRef]) -> Result<Option<Vec<Durable>>, TransferError> {
-    // The proofs come first: from then on nothing of the closure can go away while it is looked at.
-    let proofs = roots.iter().map(|root| Durable::of(store, root)).collect::<Result<Vec<_>, _>>();
-    match proofs.and_then(|proofs| store.closure(roots).map(|_complete| proofs)) {
-        Ok(proofs) => Ok(Some(proofs)),
-        Err(StoreError::Missing { .. }) => Ok(None),
-        Err(other) => Err(other.into()),
-    }
-}
-
-/// What is to come.
-struct Negotiated {
-    lacked: Vec<ObjectRef>,
-    /// What both sides have, as far as they know of each other.
-    common: BTreeMap<ObjectId, ObjectRef>,
-}
-
-/// Says what is here and learns what is lacking.
-///
-/// If the sender has something of it too, it knows what is lacking by itself; else it lists the closure and is told.
-fn negotiate<R: Read, W: Write>(
-    store: &ObjectStore,
-    roots: &[ObjectRef],
-    objects_total: u64,
-    transaction: &Transaction,
-    channel: &mut Channel<'_, R, W>,
-) -> Result<Negotiated, TransferError> {
-    let mut present = Vec::new();
-    for object in worth_naming(store, roots)? {
-        if transaction.relies_on(&object)? {
-            present.push(object);
+            Stage::Contents(incoming) => told(&incoming.told) + item * incoming.known.len(),
         }
     }
-    channel.send_now(Message::Present(present.clone()))?;
-    let message = channel.receive()?;
-    let Message::Difference { shared, objects } = message else { return Err(TransferError::unexpected(&message, "the difference")) };
-    let shared = decode_bits(&shared, present.len())?;
-    if objects > objects_total {
-        return Err(TransferError::Malformed { what: "the difference is larger than the closure" });
+
+    fn offered(&mut self, roots: Vec<ObjectRef>, objects_total: u64) -> Result<Stage<S>, TransferError> {
+        check_limit("objects of a closure", objects_total, OBJECTS_MAX)?;
+        self.stats.objects_total = objects_total;
+        self.roots = roots;
+        if let Some(proofs) = self.sink.proofs(&self.roots)? {
+            self.queue.push_back(Message::Done(Totals::default()));
+            return Ok(Stage::Done(proofs));
+        }
+        self.sink.begin()?;
+        let objects = self.sink.name_present(&self.roots)?;
+        let asks = self.sink.may_hold_more(objects.is_empty())?;
+        self.queue.push_back(Message::Present { objects: objects.clone(), asks });
+        Ok(Stage::Present { objects, asks })
     }
-    let listed = receive_listing(objects, channel)?;
-    if shared.contains(&true) {
+
+    fn difference(&mut self, present: Vec<ObjectRef>, asks: bool, shared: &[u8], count: u64) -> Result<Stage<S>, TransferError> {
+        let shared = decode_bits(shared, present.len())?;
+        if count > self.stats.objects_total {
+            return Err(TransferError::Malformed { what: "the difference is larger than the closure" });
+        }
+        let none_named = present.is_empty();
         let shared: Vec<ObjectRef> =
             present.into_iter().zip(shared).filter_map(|(object, is_shared)| is_shared.then_some(object)).collect();
-        let common = store.closure(&shared)?.into_iter().map(|object| (object.id, object)).collect();
-        return Ok(Negotiated { lacked: listed, common });
-    }
-    let lacked = lacked_objects(store, &listed)?;
-    channel.send_now(Message::LackedObjects(encode_bits(&lacked)))?;
-    let lacked = listed.into_iter().zip(lacked).filter_map(|(object, lacks)| lacks.then_some(object)).collect();
-    Ok(Negotiated { lacked, common: BTreeMap::new() })
-}
-
-/// Reads a list of objects, which must hold each once.
-fn receive_listing<R: Read, W: Write>(count: u64, channel: &mut Channel<'_, R, W>) -> Result<Vec<ObjectRef>, TransferError> {
-    let mut closure = Vec::new();
-    while (closure.len() as u64) < count {
-        let message = channel.receive()?;
-        let Message::Closure(part) = message else { return Err(TransferError::unexpected(&message, "a part of the closure")) };
-        if part.is_empty() {
-            return Err(TransferError::Malformed { what: "a part of the closure is empty" });
-        }
-        closure.extend(part);
-    }
-    let distinct: BTreeSet<&ObjectRef> = closure.iter().collect();
-    if closure.len() as u64 != count || distinct.len() != closure.len() {
-        return Err(TransferError::Malformed { what: "the closure is longer than announced, or names an object twice" });
-    }
-    Ok(closure)
-}
-
-fn lacked_objects(store: &ObjectStore, closure: &[ObjectRef]) -> Result<Vec<bool>, StoreError> {
-    closure.iter().map(|object| store.find(&object.id).map(|found| found.as_ref() != Some(object))).collect()
-}
-
-/// Reads the manifests of the lacked objects. Each must be canonical, of the object asked for, and give that object's id.
-fn receive_manifests<R: Read, W: Write>(
-    store: &ObjectStore,
-    lacked: &[ObjectRef],
-    common: &BTreeMap<ObjectId, ObjectRef>,
-    channel: &mut Channel<'_, R, W>,
-) -> Result<Offered, TransferError> {
-    let mut stream = PieceReader::new(Stream::Manifests);
-    let mut offered = Offered::default();
-    let mut bases = BTreeMap::new();
-    let (mut total, mut entries) = (0u64, 0u64);
-    for object in lacked {
-        let base = match take(&mut stream, channel, 1)?[..] {
-            [0] => None,
-            [1] => {
-                let id = ObjectId::from_bytes(take(&mut stream, channel, 20)?.try_into().expect("twenty bytes were taken"));
-                Some(base_manifest(store, common, &id, &mut bases)?)
-            }
-            _ => return Err(TransferError::Malformed { what: "a manifest has neither a base nor none" }),
+        let rule = match (asks, none_named || !shared.is_empty(), shared.is_empty()) {
+            (false, true, _) => Rule::Blind,
+            (_, _, false) => Rule::Shared,
+            (_, _, true) => Rule::Choose,
         };
-        let length = take(&mut stream, channel, 8)?;
-        let length = u64::from_le_bytes(length.try_into().expect("eight bytes were taken"));
-        total = total.saturating_add(length);
-        check_limit("bytes of manifests", total, MANIFEST_BYTES_MAX)?;
-        let bytes = take(&mut stream, channel, length)?;
-        let manifest = ObjectManifest::decode(&bytes).map_err(|source| TransferError::Manifest { object: object.clone(), source })?;
-        if manifest.object != *object {
-            let problem = format!("the manifest that came is of `{}`", manifest.object);
-            return Err(TransferError::Refused { object: object.clone(), problem });
-        }
-        entries += manifest.tree.entries().len() as u64;
-        check_limit("entries of manifests", entries, ENTRIES_MAX)?;
-        offered.manifests.push(manifest);
-        offered.bases.push(base);
+        let common = self.sink.closure(&shared)?.into_iter().map(|object| (object.id, object)).collect();
+        self.listed(Vec::new(), Vec::new(), count, common, rule)
     }
-    stream.finish(channel)?;
-    Ok(offered)
+
+    /// Takes a part of the list, which must hold each object once.
+    fn listed(
+        &mut self,
+        mut listed: Vec<ObjectRef>,
+        part: Vec<ObjectRef>,
+        count: u64,
+        common: Common,
+        rule: Rule,
+    ) -> Result<Stage<S>, TransferError> {
+        listed.extend(part);
+        if (listed.len() as u64) < count {
+            return Ok(Stage::Listing { listed, count, common, rule });
+        }
+        if listed.len() as u64 != count || listed.iter().collect::<BTreeSet<_>>().len() != listed.len() {
+            return Err(TransferError::Malformed { what: "the closure is longer than announced, or names an object twice" });
+        }
+        for root in &self.roots {
+            if !listed.contains(root) && self.sink.lacks(root)? {
+                return Err(TransferError::Malformed { what: "the closure does not hold its roots" });
+            }
+        }
+        let lacked = match rule {
+            Rule::Blind | Rule::Shared => vec![true; listed.len()],
+            Rule::Choose => {
+                let lacked = listed.iter().map(|object| self.sink.lacks(object)).collect::<Result<Vec<_>, _>>()?;
+                self.queue.push_back(Message::LackedObjects(encode_bits(&lacked)));
+                lacked
+            }
+        };
+        let lacked = lacked.iter().enumerate().filter_map(|(position, lacks)| lacks.then_some(position)).collect();
+        let manifests = Manifests::new(Context { listed: listed.into(), blind: rule == Rule::Blind }, lacked, common);
+        self.stats.objects_sent = manifests.lacked.len() as u64;
+        if manifests.is_complete() { self.begin_contents(manifests) } else { Ok(Stage::Manifests(Box::new(manifests))) }
+    }
+
+    /// All manifests are told: asks for contents, or waits for those that come without being asked for.
+    fn begin_contents(&mut self, manifests: Manifests) -> Result<Stage<S>, TransferError> {
+        let Manifests { context, told, tally, new, known, .. } = manifests;
+        let blind = context.blind;
+        let entries = tally.entries().saturating_mul(ENTRY_OVERHEAD_BYTES);
+        let mut incoming = Incoming { blind, told, known, digests: None, receiving: Receiving::new(Vec::new()) };
+        if blind {
+            self.expect(&mut incoming, new, entries)?;
+        } else {
+            let lacked = incoming.lacked(&self.sink)?;
+            let wanted = chosen(&incoming.known, &lacked);
+            self.expect(&mut incoming, wanted, entries)?;
+            self.queue.push_back(Message::LackedContents(encode_bits(&lacked)));
+        }
+        Ok(Stage::Contents(Box::new(incoming)))
+    }
+
+    fn expect(&mut self, incoming: &mut Incoming<S>, wanted: Vec<Wanted>, entries: u64) -> Result<(), TransferError> {
+        let bytes = wanted.iter().fold(0u64, |sum, content| sum.saturating_add(content.size));
+        let overhead = (wanted.len() as u64).saturating_mul(FILE_OVERHEAD_BYTES).saturating_add(entries);
+        self.sink.check_space(bytes.saturating_add(overhead))?;
+        self.stats.blobs_sent += wanted.len() as u64;
+        self.stats.bytes_raw = self.stats.bytes_raw.saturating_add(bytes);
+        incoming.receiving = Receiving::new(wanted);
+        Ok(())
+    }
+
+    /// Takes a message of the contents; at their end, completes or asks once more.
+    fn content(&mut self, mut incoming: Box<Incoming<S>>, message: Message) -> Result<Stage<S>, TransferError> {
+        let Message::End = message else {
+            let answer = incoming.receiving.take(&mut self.sink, &incoming.told, message)?;
+            self.queue.push_back(answer);
+            return Ok(Stage::Contents(incoming));
+        };
+        let digests = incoming.receiving.finish(&mut self.sink, &incoming.told)?;
+        if incoming.blind && incoming.digests.is_none() {
+            incoming.digests = Some(digests);
+            let lacked = incoming.lacked(&self.sink)?;
+            if lacked.contains(&true) {
+                let wanted = chosen(&incoming.known, &lacked);
+                self.expect(&mut incoming, wanted, 0)?;
+                self.queue.push_back(Message::LackedContents(encode_bits(&lacked)));
+                return Ok(Stage::Contents(incoming));
+            }
+        }
+        self.complete(&incoming)
+    }
+
+    /// Builds the objects from what is here, and publishes them.
+    fn complete(&mut self, incoming: &Incoming<S>) -> Result<Stage<S>, TransferError> {
+        let mut tally = Tally::default();
+        for told in &incoming.told {
+            let manifest = told.build(&mut tally, incoming.digests.as_deref().unwrap_or_default())?;
+            self.sink.put(&manifest)?;
+        }
+        self.sink.publish()?;
+        let proofs = self.sink.proofs(&self.roots)?;
+        let proofs = proofs.ok_or(TransferError::Malformed { what: "the closure does not hold all that its roots need" })?;
+        let TransferStats { objects_sent: objects, blobs_sent: contents, bytes_raw: bytes, .. } = self.stats;
+        self.queue.push_back(Message::Done(Totals { objects, contents, bytes }));
+        Ok(Stage::Done(proofs))
+    }
 }
 
-/// The manifest of an object that both sides have; each is read once.
-fn base_manifest(
-    store: &ObjectStore,
-    common: &BTreeMap<ObjectId, ObjectRef>,
-    id: &ObjectId,
-    read: &mut BTreeMap<ObjectId, Arc<ObjectManifest>>,
-) -> Result<Arc<ObjectManifest>, TransferError> {
-    if let Some(manifest) = read.get(id) {
-        return Ok(Arc::clone(manifest));
+impl<S: Sink> Machine for Receiver<S> {
+    type Outcome = (Vec<S::Proof>, TransferStats);
+
+    fn poll(&mut self) -> Result<Step<Self::Outcome>, TransferError> {
+        if let Some(message) = self.queue.pop_front() {
+            return Ok(Step::Send(message));
+        }
+        match &mut self.stage {
+            Stage::Done(proofs) => Ok(Step::Done((std::mem::take(proofs), self.stats))),
+            Stage::Start | Stage::Present { .. } | Stage::Listing { .. } | Stage::Manifests(_) | Stage::Contents(_) => Ok(Step::Await),
+        }
     }
-    let object = common.get(id).ok_or(TransferError::Malformed { what: "the base of a manifest is not an object that both sides have" })?;
-    let manifest = Arc::new(store.manifest(object)?);
-    let entries: usize = read.values().map(|manifest| manifest.tree.entries().len()).sum();
-    check_limit("entries of manifests", (entries + manifest.tree.entries().len()) as u64, ENTRIES_MAX)?;
-    read.insert(*id, Arc::clone(&manifest));
-    Ok(manifest)
+
+    fn handle(&mut self, message: Message) -> Result<(), TransferError> {
+        self.stage = match (std::mem::replace(&mut self.stage, Stage::Done(Vec::new())), message) {
+            (Stage::Start, Message::Offer { roots, objects }) => self.offered(roots, objects)?,
+            (Stage::Present { objects: present, asks }, Message::Difference { shared, objects }) => {
+                self.difference(present, asks, &shared, objects)?
+            }
+            (Stage::Listing { .. }, Message::Closure(part)) if part.is_empty() => {
+                return Err(TransferError::Malformed { what: "a part of the closure is empty" });
+            }
+            (Stage::Listing { listed, count, common, rule }, Message::Closure(part)) => self.listed(listed, part, count, common, rule)?,
+            (Stage::Manifests(mut manifests), Message::Manifests(piece)) => {
+                manifests.take(&self.sink, &piece)?;
+                if manifests.is_complete() { self.begin_contents(*manifests)? } else { Stage::Manifests(manifests) }
+            }
+            (Stage::Contents(incoming), message) => self.content(incoming, message)?,
+            (stage, message) => return Err(TransferError::unexpected(&message, stage.expects())),
+        };
+        Ok(())
+    }
+
+    fn cut(&mut self) {
+        self.sink.keep_contents();
+    }
 }
+
+impl<S: Sink> Stage<S> {
+    const fn expects(&self) -> &'static str {
+        match self {
+            Self::Start => "an offer",
+            Self::Present { .. } => "the difference",
+            Self::Listing { .. } => "a part of the closure",
+            Self::Manifests(_) => "a piece of manifests",
+            Self::Contents(_) => "contents",
+            Self::Done(_) => "nothing",
+        }
+    }
+}
+
+impl Manifests {
+    const fn new(context: Context, lacked: Vec<usize>, common: Common) -> Self {
+        Self {
+            context,
+            lacked,
+            common,
+            bytes: Vec::new(),
+            told: Vec::new(),
+            bases: BTreeMap::new(),
+            tally: Tally::new(),
+            total: 0,
+            new: Vec::new(),
+            known: Vec::new(),
+            positions: BTreeMap::new(),
+        }
+    }
+
+    const fn is_complete(&self) -> bool {
+        self.told.len() == self.lacked.len()
+    }
+
+    /// Takes a piece; it must end with the last manifest, if that is in it.
+    fn take(&mut self, sink: &impl Sink, piece: &[u8]) -> Result<(), TransferError> {
+        let raw = piece::decompress(piece)?;
+        self.total = self.total.saturating_add(raw.len() as u64);
+        check_limit("bytes of manifests", self.total, MANIFEST_BYTES_MAX)?;
+        self.bytes.extend(raw);
+        let mut used = 0;
+        while !self.is_complete() {
+            let Some(length) = self.next(sink, used)? else { break };
+            used += length;
+        }
+        self.bytes.drain(..used);
+        if self.is_complete() && !self.bytes.is_empty() {
+            return Err(TransferError::Malformed { what: "a stream is longer than its items" });
+        }
+        Ok(())
+    }
+
+    /// Takes the manifest that starts at `from`, and gives its length; none if it has not come whole.
+    fn next(&mut self, sink: &impl Sink, from: usize) -> Result<Option<usize>, TransferError> {
+        let bytes = &self.bytes[from..];
+        let Some((base, length, header)) = header_of(bytes)? else { return Ok(None) };
+        check_limit("bytes of manifests", length, MANIFEST_BYTES_MAX)?;
+        let length = usize::try_from(length).unwrap_or(usize::MAX);
+        let Some(bytes) = bytes.get(header..header.saturating_add(length)) else { return Ok(None) };
+        let bytes = bytes.to_vec();
+        let base = base.map(|id| self.base(sink, &id)).transpose()?;
+        let object = self.context.listed[self.lacked[self.told.len()]].clone();
+        let told = Told { object, base, bytes, context: self.context.clone() };
+        self.survey(&told)?;
+        self.told.push(told);
+        Ok(Some(header + length))
+    }
+
+    /// Notes the contents that a manifest names.
+    fn survey(&mut self, told: &Told) -> Result<(), TransferError> {
+        let Self { tally, new, known, positions, told: before, .. } = self;
+        let object = before.len();
+        told.survey(tally, |file| {
+            let ToldFile { content, size, same_path } = file;
+            match content {
+                Named::New(number) if number == new.len() => new.push(Wanted { digest: None, size, object, same_path }),
+                Named::New(_) => {}
+                Named::Known(digest) => match positions.get(&digest) {
+                    None => {
+                        positions.insert(digest, known.len());
+                        known.push(Wanted { digest: Some(digest), size, object, same_path });
+                    }
+                    Some(position) if known[*position].size == size => {}
+                    Some(position) => {
+                        let problem = format!("a file of {size} bytes has the digest of a content of {}", known[*position].size);
+                        return Err(TransferError::Refused { object: told.object.clone(), problem });
+                    }
+                },
+            }
+            Ok(())
+        })
+    }
+
+    /// The manifest of an object that both sides have.
+    fn base(&mut self, sink: &impl Sink, id: &ObjectId) -> Result<Arc<ObjectManifest>, TransferError> {
+        if let Some(manifest) = self.bases.get(id) {
+            return Ok(Arc::clone(manifest));
+        }
+        let object = self.common.get(id);
+        let object = object.ok_or(TransferError::Malformed { what: "the base of a manifest is not an object that both sides have" })?;
+        let manifest = Arc::new(sink.manifest(object)?);
+        let entries: usize = self.bases.values().map(|manifest| manifest.tree.len()).sum();
+        check_limit("entries of manifests", (entries + manifest.tree.len()) as u64, ENTRIES_MAX)?;
+        self.bases.insert(*id, Arc::clone(&manifest));
+        Ok(manifest)
+    }
+}
+
+/// The base of a told manifest, the length of what follows, and that of the header; none if it is cut off.
+fn header_of(bytes: &[u8]) -> Result<Option<(Option<ObjectId>, u64, usize)>, TransferError> {
+    let mut rest = bytes;
+    let base = match (decode_varint(&mut rest), rest.split_first_chunk::<20>()) {
+        (Some(0), _) => None,
+        (Some(1), Some((id, after))) => {
+            rest = after;
+            Some(ObjectId::from_bytes(*id))
+        }
+        (Some(2..), _) => return Err(TransferError::Malformed { what: "a manifest has neither a base nor none" }),
+        (None, _) | (Some(1), None) => return if_cut_off(bytes),
+    };
+    match decode_varint(&mut rest) {
+        Some(length) => Ok(Some((base, length, bytes.len() - rest.len()))),
+        None => if_cut_off(bytes),
+    }
+}
+
+/// More may come, unless the header is longer than any.
+fn if_cut_off<T>(bytes: &[u8]) -> Result<Option<T>, TransferError> {
+    const HEADER_BYTES_MAX: usize = 1 + 20 + 10;
+    if bytes.len() < HEADER_BYTES_MAX { Ok(None) } else { Err(TransferError::Malformed { what: "the header of a manifest has no end" }) }
+}
+
+impl<S: Sink> Incoming<S> {
+    /// Which of the known contents are not at hand.
+    fn lacked(&self, sink: &S) -> Result<Vec<bool>, TransferError> {
+        let lacks = |content: &Wanted| match &content.digest {
+            Some(digest) => sink.lacks_content(digest),
+            None => Ok(false),
+        };
+        Ok(self.known.iter().map(lacks).collect::<Result<_, _>>()?)
+    }
+}
+
+fn chosen(contents: &[Wanted], lacked: &[bool]) -> Vec<Wanted> {
+    contents.iter().zip(lacked).filter_map(|(content, lacks)| lacks.then_some(*content)).collect()
+}
+
+/// What an entry costs on disk beside a content, in bytes: its name in a directory.
+const ENTRY_OVERHEAD_BYTES: u64 = 64;
+
+const NOTHING: TransferStats = TransferStats { objects_total: 0, objects_sent: 0, blobs_sent: 0, bytes_raw: 0, bytes_wire: 0 };
 
 fn check_limit(what: &'static str, actual: u64, limit: u64) -> Result<(), TransferError> {
     if actual > limit { Err(TransferError::Limit { what, actual, limit }) } else { Ok(()) }
-}
-
-/// Takes exactly `length` bytes of a stream; the memory grows with what arrives.
-fn take<R: Read, W: Write>(stream: &mut PieceReader, channel: &mut Channel<'_, R, W>, length: u64) -> Result<Vec<u8>, TransferError> {
-    let mut taken = Vec::new();
-    while (taken.len() as u64) < length {
-        let left = length - taken.len() as u64;
-        taken.extend_from_slice(stream.next(channel, left)?);
-    }
-    Ok(taken)
-}
-
-/// Asks for the contents that are not at hand and receives them into the transaction.
-fn receive_lacked_contents<R: Read, W: Write>(
-    store: &ObjectStore,
-    offered: &Offered,
-    transaction: &mut Transaction,
-    channel: &mut Channel<'_, R, W>,
-) -> Result<Totals, TransferError> {
-    let contents = contents_of(&offered.manifests)?;
-    let mut lacked = Vec::with_capacity(contents.len());
-    for content in &contents {
-        lacked.push(!transaction.has_content(&content.digest)?);
-    }
-    let missing: Vec<&Content> = contents.iter().zip(&lacked).filter_map(|(content, lacks)| lacks.then_some(content)).collect();
-    let bytes = missing.iter().fold(0u64, |sum, content| sum.saturating_add(content.size));
-    let entries: u64 = offered.manifests.iter().map(|manifest| manifest.tree.entries().len() as u64).sum();
-    let overhead = (missing.len() as u64).saturating_mul(FILE_OVERHEAD_BYTES).saturating_add(entries.saturating_mul(64));
-    check_space(bytes.saturating_add(overhead), free_bytes(store)?, store)?;
-    channel.send_now(Message::LackedContents(encode_bits(&lacked)))?;
-    receive_contents(store, offered, &missing, transaction, channel)?;
-    Ok(Totals { objects: 0, contents: missing.len() as u64, bytes })
-}
-
-/// What an ordinary user may still write on the store's file system, in bytes.
-fn free_bytes(store: &ObjectStore) -> Result<u64, StoreError> {
-    let status = rustix::fs::statvfs(store.root()).at("inspect the file system of", store.root())?;
-    Ok(status.f_bavail.saturating_mul(status.f_frsize))
-}
-
-/// Refuses before anything has travelled what would end in a full disk.
-fn check_space(needed: u64, free: u64, store: &ObjectStore) -> Result<(), TransferError> {
-    if needed > free { Err(TransferError::NoSpace { needed, free, root: store.root().display().to_string() }) } else { Ok(()) }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_full_disk_is_refused_with_both_numbers() {
-        let directory = tempfile::tempdir().unwrap();
-        let store = ObjectStore::open(directory.path()).unwrap();
-        assert!(free_bytes(&store).unwrap() > 0);
-        check_space(1000, 1000, &store).unwrap();
-        let message = check_space(1001, 1000, &store).unwrap_err().to_string();
-        assert!(message.starts_with("1001 bytes are missing on this store and only 1000 bytes are free at `/"), "{message}");
-    }
 }

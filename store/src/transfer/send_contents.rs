@@ -1,30 +1,27 @@
 //! The contents on the sending side: first deltas of those that have a base, then the others whole, then whole what the receiver could not make.
 //!
 //! Small files and texts travel in groups, each group as one zstd frame behind the old contents of its files; programs as deltas or as such a
-//! frame, whichever is shorter. In memory are at most one old content (or a window of it), a piece, and what is under way.
+//! frame, whichever is shorter. Each call of [`Sending::next`] makes one message; in memory are at most one old content (or a window of it) and a piece.
 
 use std::collections::{BTreeSet, VecDeque};
-use std::fs::File;
-use std::io::{self, Read, Write};
-use std::os::unix::fs::FileExt;
+use std::io;
+use std::sync::Arc;
 
 use super::bases::BaseFiles;
-use super::cache::{Codec, Made};
-use super::channel::Channel;
-use super::delta::{Alignment, OldIndex, encode_varint};
+use super::cache::{Codec, DeltaCache, Made};
+use super::delta::{Alignment, OldIndex};
 use super::limits::{PATCH_TARGETS_MAX, PIECE_BYTES_MAX, PIECES_UNDER_WAY, PREFIX_BYTES_MAX};
 use super::message::Message;
 use super::old_content::{open_base, read_base};
-use super::options::TransferOptions;
-use super::piece::{self, PieceBuffer};
+use super::options::Levels;
+use super::piece;
+use super::stores::{ReadAt, Source};
+use super::varint::encode_varint;
+use super::whole::Whole;
 use super::{Content, Offered, TransferError};
 use crate::Digest;
 use crate::object::ObjectManifest;
-use crate::objects::ObjectStore;
 use crate::tree::FileFacts;
-
-/// How much of a file is read at a time, in bytes: large enough that system calls do not count.
-const READ_BYTES: usize = 256 << 10;
 
 /// Up to this length a content is always told in a group: an operation of a delta would cost more than it saves.
 const SMALL_BYTES: u64 = 16 << 10;
@@ -35,25 +32,43 @@ const SNIFF_BYTES: usize = 8 << 10;
 /// The most of an old content that is indexed at once. With the index, half as much again, it is the largest thing in memory.
 const WINDOW_BYTES: usize = 32 << 20;
 
-/// Sends the contents `lacked`, in three rounds.
-pub(crate) fn send_contents<R: Read, W: Write>(
-    store: &ObjectStore,
-    offered: &Offered,
-    lacked: &[Content],
-    options: &TransferOptions,
-    channel: &mut Channel<'_, R, W>,
-) -> Result<(), TransferError> {
-    let outgoing = Outgoing { channel, under_way: VecDeque::new(), refused: BTreeSet::new(), told: BTreeSet::new() };
-    let mut sending = Sending { store, offered, lacked, options, outgoing };
-    let targets = sending.targets();
-    sending.send_deltas(&targets)?;
-    let told = std::mem::take(&mut sending.outgoing.told);
-    sending.send_whole((0..lacked.len()).filter(|index| !told.contains(index)))?;
-    sending.outgoing.settle()?;
-    let refused = std::mem::take(&mut sending.outgoing.refused);
-    sending.send_whole(refused.into_iter())?;
-    sending.outgoing.channel.send_now(Message::End)?;
-    sending.outgoing.settle()
+/// What comes next.
+pub(crate) enum Next {
+    Send(Message),
+    /// The receiver has to answer first.
+    Await,
+    Finished,
+}
+
+/// Contents on their way.
+pub(crate) struct Sending<S: Source> {
+    offered: Offered,
+    lacked: Vec<Content>,
+    cache: Option<DeltaCache>,
+    round: Round<S>,
+    /// For each message under way, the contents that it tells by old ones.
+    under_way: VecDeque<Vec<usize>>,
+    refused: BTreeSet<usize>,
+    /// Every content that was told by an old one.
+    told: BTreeSet<usize>,
+}
+
+enum Round<S: Source> {
+    /// Contents that have a base.
+    Deltas(Deltas<S>),
+    /// Those of which no delta came.
+    Whole(Whole<S>),
+    /// All answers have to come.
+    Settle,
+    /// What was refused.
+    Again(Whole<S>),
+    Ended,
+}
+
+struct Deltas<S: Source> {
+    targets: VecDeque<Target>,
+    group: Group,
+    large: Option<Large<S>>,
 }
 
 /// A content that is told by an old one.
@@ -76,113 +91,136 @@ struct Group {
     new: Vec<u8>,
 }
 
-/// What the receiver has not acknowledged yet.
-struct Outgoing<'a, 'b, R: Read, W: Write> {
-    channel: &'a mut Channel<'b, R, W>,
-    /// For each message under way, the contents that it tells by old ones.
-    under_way: VecDeque<Vec<usize>>,
-    refused: BTreeSet<usize>,
-    /// Every content that was told by an old one.
-    told: BTreeSet<usize>,
+/// A content that goes in segments.
+struct Large<S: Source> {
+    target: Target,
+    new: S::File,
+    old: S::File,
+    window: Option<Window>,
+    alignment: Alignment,
+    done: u64,
+    /// Of what was read so far; none once a segment came from the cache.
+    hasher: Option<Box<blake3::Hasher>>,
 }
 
-struct Sending<'a, 'b, R: Read, W: Write> {
-    store: &'a ObjectStore,
-    offered: &'a Offered,
-    lacked: &'a [Content],
-    options: &'a TransferOptions,
-    outgoing: Outgoing<'a, 'b, R, W>,
-}
+/// A message and the contents that it tells by old ones.
+type Outgoing = (Message, Vec<usize>);
 
-impl<R: Read, W: Write> Outgoing<'_, '_, R, W> {
-    fn send(&mut self, message: Message, targets: Vec<usize>) -> Result<(), TransferError> {
-        self.channel.send_now(message)?;
+impl<S: Source> Sending<S> {
+    pub(crate) fn new(offered: Offered, lacked: Vec<Content>, cache: Option<DeltaCache>) -> Self {
+        let targets = targets(&offered, &lacked);
+        let deltas = Deltas { targets, group: Group::default(), large: None };
+        let round = Round::Deltas(deltas);
+        Self { offered, lacked, cache, round, under_way: VecDeque::new(), refused: BTreeSet::new(), told: BTreeSet::new() }
+    }
+
+    pub(crate) fn into_offered(self) -> Offered {
+        self.offered
+    }
+
+    /// Makes the next message.
+    pub(crate) fn next(&mut self, store: &S, levels: Levels) -> Result<Next, TransferError> {
+        loop {
+            if self.under_way.len() >= PIECES_UNDER_WAY {
+                return Ok(Next::Await);
+            }
+            match std::mem::replace(&mut self.round, Round::Ended) {
+                Round::Deltas(mut deltas) => match self.next_delta(&mut deltas, store, levels)? {
+                    Some((message, targets)) => {
+                        self.round = Round::Deltas(deltas);
+                        return Ok(self.out(message, targets));
+                    }
+                    None if deltas.is_finished() => {
+                        let untold = (0..self.lacked.len()).filter(|index| !self.told.contains(index)).collect();
+                        self.round = Round::Whole(Whole::new(untold));
+                    }
+                    None => self.round = Round::Deltas(deltas),
+                },
+                Round::Whole(mut whole) => match whole.next(store, &self.offered, &self.lacked, levels.whole)? {
+                    Some(piece) => {
+                        self.round = Round::Whole(whole);
+                        return Ok(self.out(Message::Contents(piece), Vec::new()));
+                    }
+                    None => self.round = Round::Settle,
+                },
+                Round::Settle if !self.under_way.is_empty() => {
+                    self.round = Round::Settle;
+                    return Ok(Next::Await);
+                }
+                Round::Settle => self.round = Round::Again(Whole::new(std::mem::take(&mut self.refused).into_iter().collect())),
+                Round::Again(mut whole) => match whole.next(store, &self.offered, &self.lacked, levels.whole)? {
+                    Some(piece) => {
+                        self.round = Round::Again(whole);
+                        return Ok(self.out(Message::Contents(piece), Vec::new()));
+                    }
+                    None => return Ok(Next::Send(Message::End)),
+                },
+                Round::Ended if self.under_way.is_empty() => return Ok(Next::Finished),
+                Round::Ended => return Ok(Next::Await),
+            }
+        }
+    }
+
+    fn out(&mut self, message: Message, targets: Vec<usize>) -> Next {
         self.told.extend(&targets);
         self.under_way.push_back(targets);
-        if self.under_way.len() >= PIECES_UNDER_WAY { self.await_answer() } else { Ok(()) }
+        Next::Send(message)
     }
 
-    fn await_answer(&mut self) -> Result<(), TransferError> {
-        let message = self.channel.receive()?;
-        let targets = self.under_way.pop_front().unwrap_or_default();
-        if matches!(message, Message::Refused) && !targets.is_empty() {
-            self.refused.extend(targets);
-        } else if !matches!(message, Message::Acknowledge) {
-            return Err(TransferError::unexpected(&message, "an acknowledgement"));
+    /// Takes the answer to the oldest message under way.
+    pub(crate) fn answered(&mut self, message: &Message) -> Result<(), TransferError> {
+        match (self.under_way.pop_front(), message) {
+            (Some(_), Message::Acknowledge) => Ok(()),
+            (Some(targets), Message::Refused) if !targets.is_empty() => {
+                self.refused.extend(targets);
+                Ok(())
+            }
+            _ => Err(TransferError::unexpected(message, "no such answer")),
         }
-        Ok(())
     }
 
-    fn settle(&mut self) -> Result<(), TransferError> {
-        while !self.under_way.is_empty() {
-            self.await_answer()?;
+    /// Works on the next content that has a base. None if it makes no message, or if there is none.
+    fn next_delta(&mut self, deltas: &mut Deltas<S>, store: &S, levels: Levels) -> Result<Option<Outgoing>, TransferError> {
+        if let Some(mut large) = deltas.large.take() {
+            let segment = self.next_segment(&mut large, levels)?;
+            if segment.is_some() {
+                deltas.large = Some(large);
+            }
+            return Ok(segment);
         }
-        Ok(())
-    }
-}
-
-impl<R: Read, W: Write> Sending<'_, '_, R, W> {
-    /// The contents that have a base, in order.
-    fn targets(&self) -> Vec<Target> {
-        let mut targets = Vec::new();
-        let mut files: Option<(usize, BaseFiles<'_>)> = None;
-        for (index, content) in self.lacked.iter().enumerate() {
-            let (position, entry) = content.place;
-            let Some(base) = &self.offered.bases[position] else { continue };
-            if files.as_ref().is_none_or(|(of, _)| *of != position) {
-                files = Some((position, BaseFiles::new(&base.tree, &self.offered.manifests[position].tree)));
+        let Some(target) = deltas.targets.pop_front() else { return self.send_group(&mut deltas.group, levels) };
+        if target.new_size > PIECE_BYTES_MAX as u64 || target.old_size > PREFIX_BYTES_MAX {
+            if levels.programs {
+                deltas.large = self.begin_large(&target, store)?;
             }
-            let chosen = files.as_ref().and_then(|(_, files)| files.choose(entry));
-            let Some(chosen) = chosen.filter(|_| content.size > 0) else { continue };
-            if let Some(FileFacts { size, digest, executable: _ }) = base.tree.file(chosen) {
-                targets.push(Target { index, base: chosen, new_size: content.size, old_size: size, old_digest: digest });
-            }
+            return Ok(None);
         }
-        targets
-    }
-
-    fn send_deltas(&mut self, targets: &[Target]) -> Result<(), TransferError> {
-        let programs = self.options.effort.levels().programs;
-        let mut group = Group::default();
-        for target in targets {
-            let fits = target.new_size <= PIECE_BYTES_MAX as u64 && target.old_size <= PREFIX_BYTES_MAX;
-            if !fits {
-                if programs {
-                    self.send_large(target)?;
-                }
-                continue;
-            }
-            let new = self.read_new(target)?;
-            // What is not what it should be here cannot be a base there: the content goes whole.
-            let Some(old) = self.base(target).and_then(|base| read_base(self.store, base, target.base)) else { continue };
-            if programs && target.new_size > SMALL_BYTES && new[..new.len().min(SNIFF_BYTES)].contains(&0) {
-                self.send_program(target, &old, &new)?;
-                continue;
-            }
-            if group.is_full_for(target) {
-                self.send_group(&group)?;
-                group = Group::default();
-            }
-            group.targets.push(*target);
-            group.old.extend(old);
-            group.new.extend(new);
+        let new = self.read_new(&target, store)?;
+        // What is not what it should be here cannot be a base there: the content goes whole.
+        let Some(old) = self.base(&target).and_then(|base| read_base(store, base, target.base)) else { return Ok(None) };
+        if levels.programs && target.new_size > SMALL_BYTES && new[..new.len().min(SNIFF_BYTES)].contains(&0) {
+            return self.tell_program(&target, &old, &new, levels).map(Some);
         }
-        self.send_group(&group)
+        let full = if deltas.group.is_full_for(&target) { self.send_group(&mut deltas.group, levels)? } else { None };
+        deltas.group.targets.push(target);
+        deltas.group.old.extend(old);
+        deltas.group.new.extend(new);
+        Ok(full)
     }
 
-    /// Sends a group of files behind their old contents.
-    fn send_group(&mut self, group: &Group) -> Result<(), TransferError> {
+    /// A group of files behind their old contents, unless it is empty.
+    fn send_group(&self, group: &mut Group, levels: Levels) -> Result<Option<Outgoing>, TransferError> {
+        let group = std::mem::take(group);
         if group.targets.is_empty() {
-            return Ok(());
+            return Ok(None);
         }
-        let level = self.options.effort.levels().delta;
         let made = self.make(b"group", &group.targets, 0, || {
-            Ok(Made { bytes: piece::compress_after(&group.old, &group.new, level)?, ..Made::default() })
+            Ok(Made { bytes: piece::compress_after(&group.old, &group.new, levels.delta)?, ..Made::default() })
         })?;
-        self.send_patch(&group.targets, &made.bytes)
+        Ok(Some(self.patch(&group.targets, &made.bytes)))
     }
 
-    fn send_patch(&mut self, targets: &[Target], packed: &[u8]) -> Result<(), TransferError> {
+    fn patch(&self, targets: &[Target], packed: &[u8]) -> Outgoing {
         let mut payload = Vec::with_capacity(packed.len() + 4 * targets.len() + 4);
         encode_varint(&mut payload, targets.len() as u64);
         let mut next = 0;
@@ -192,69 +230,86 @@ impl<R: Read, W: Write> Sending<'_, '_, R, W> {
             next = target.index + 1;
         }
         payload.extend_from_slice(packed);
-        self.outgoing.send(Message::Patch(payload), targets.iter().map(|target| target.index).collect())
+        (Message::Patch(payload), targets.iter().map(|target| target.index).collect())
     }
 
-    /// Sends a content of one segment by whichever codec takes less.
-    fn send_program(&mut self, target: &Target, old: &[u8], new: &[u8]) -> Result<(), TransferError> {
-        let level = self.options.effort.levels().delta;
+    /// Tells a content of one segment by whichever codec takes less.
+    fn tell_program(&self, target: &Target, old: &[u8], new: &[u8], levels: Levels) -> Result<Outgoing, TransferError> {
         let made = self.make(b"program", std::slice::from_ref(target), 0, || {
-            let delta = OldIndex::new(old.to_vec(), 0).encode(new, &mut Alignment::default(), level)?;
-            let patch = piece::compress_after(old, new, level)?;
+            let delta = OldIndex::new(old.to_vec(), 0).encode(new, &mut Alignment::default(), levels.delta)?;
+            let patch = piece::compress_after(old, new, levels.delta)?;
             let (codec, bytes) = if delta.len() <= patch.len() { (Codec::Delta, delta) } else { (Codec::Patch, patch) };
             Ok(Made { codec, bytes, ..Made::default() })
         })?;
-        match made.codec {
-            Codec::Patch => self.send_patch(std::slice::from_ref(target), &made.bytes),
-            Codec::Delta => self.send_segment(target, &made.bytes),
-        }
+        Ok(match made.codec {
+            Codec::Patch => self.patch(std::slice::from_ref(target), &made.bytes),
+            Codec::Delta => self.segment(target, &made.bytes),
+        })
     }
 
-    fn send_segment(&mut self, target: &Target, segment: &[u8]) -> Result<(), TransferError> {
+    fn segment(&self, target: &Target, segment: &[u8]) -> Outgoing {
         let mut payload = Vec::with_capacity(segment.len() + 12);
         encode_varint(&mut payload, target.index as u64);
         encode_varint(&mut payload, self.base_number(target));
         payload.extend_from_slice(segment);
-        self.outgoing.send(Message::Delta(payload), vec![target.index])
+        (Message::Delta(payload), vec![target.index])
     }
 
-    /// Sends a content of any length in segments.
-    fn send_large(&mut self, target: &Target) -> Result<(), TransferError> {
-        let (new_file, path) = self.open_new(target.index)?;
-        let Some(old_file) = self.base(target).and_then(|base| open_base(self.store, base, target.base)) else { return Ok(()) };
-        let level = self.options.effort.levels().delta;
-        let mut window: Option<Window> = None;
-        let mut alignment = Alignment::default();
-        let mut done = 0;
-        while done < target.new_size && !self.outgoing.refused.contains(&target.index) {
-            let length = usize::try_from(target.new_size - done).unwrap_or(usize::MAX).min(PIECE_BYTES_MAX);
-            let made = self.make(b"segment", std::slice::from_ref(target), done, || {
-                let mut new = vec![0; length];
-                new_file.read_exact_at(&mut new, done).map_err(|source| self.unreadable(target.index, &path, source))?;
-                let index = Window::around(&mut window, &old_file, target.old_size, alignment)
-                    .map_err(|source| self.unreadable(target.index, &path, source))?;
-                let mut alignment = alignment;
-                let bytes = index.encode(&new, &mut alignment, level)?;
-                Ok(Made { codec: Codec::Delta, bytes, alignment })
-            })?;
-            alignment = made.alignment;
-            self.send_segment(target, &made.bytes)?;
-            done += length as u64;
+    /// Starts a content of any length, if its old one is what it should be.
+    fn begin_large(&self, target: &Target, store: &S) -> Result<Option<Large<S>>, TransferError> {
+        let (new, _) = self.offered.open(&self.lacked[target.index], store)?;
+        let old = self.base(target).and_then(|base| open_base(store, base, target.base));
+        let hasher = Some(Box::new(blake3::Hasher::new()));
+        Ok(old.map(|old| Large { target: *target, new, old, window: None, alignment: Alignment::default(), done: 0, hasher }))
+    }
+
+    /// The next segment; none if there is no more, or if the receiver has refused one.
+    fn next_segment(&self, large: &mut Large<S>, levels: Levels) -> Result<Option<Outgoing>, TransferError> {
+        let target = large.target;
+        if large.done == target.new_size {
+            let content = &self.lacked[target.index];
+            if large.hasher.take().is_some_and(|hasher| Digest::from(hasher.finalize()) != content.digest) {
+                return Err(self.offered.unreadable(content, wrong_content()));
+            }
+            return Ok(None);
         }
-        Ok(())
+        if self.refused.contains(&target.index) {
+            return Ok(None);
+        }
+        let length = usize::try_from(target.new_size - large.done).unwrap_or(usize::MAX).min(PIECE_BYTES_MAX);
+        let hasher = large.hasher.take();
+        let mut read_here = None;
+        let made = self.make(b"segment", std::slice::from_ref(&target), large.done, || {
+            let unreadable = |source| self.offered.unreadable(&self.lacked[target.index], source);
+            let mut new = vec![0; length];
+            large.new.read_exact_at(&mut new, large.done).map_err(unreadable)?;
+            read_here = hasher.map(|mut hasher| {
+                hasher.update(&new);
+                hasher
+            });
+            let mut alignment = large.alignment;
+            let index = Window::around(&mut large.window, &large.old, target.old_size, alignment).map_err(unreadable)?;
+            let bytes = index.encode(&new, &mut alignment, levels.delta)?;
+            Ok(Made { codec: Codec::Delta, bytes, alignment })
+        })?;
+        large.hasher = read_here;
+        large.alignment = made.alignment;
+        large.done += length as u64;
+        Ok(Some(self.segment(&target, &made.bytes)))
     }
 
     /// Makes a delta, or takes it from the cache of the run.
+    ///
+    /// Which effort it was made with does not matter: whoever made it has spent the time already.
     fn make(
         &self,
         kind: &'static [u8],
         targets: &[Target],
         offset: u64,
         make: impl FnOnce() -> Result<Made, TransferError>,
-    ) -> Result<std::sync::Arc<Made>, TransferError> {
-        let Some(cache) = &self.options.cache else { return make().map(std::sync::Arc::new) };
+    ) -> Result<Arc<Made>, TransferError> {
+        let Some(cache) = &self.cache else { return make().map(Arc::new) };
         let mut key = kind.to_vec();
-        key.extend(self.options.effort.levels().delta.to_le_bytes());
         key.extend(offset.to_le_bytes());
         for target in targets {
             key.extend(target.old_digest.as_bytes());
@@ -271,53 +326,45 @@ impl<R: Read, W: Write> Sending<'_, '_, R, W> {
         if old == path { 0 } else { target.base as u64 + 1 }
     }
 
-    fn open_new(&self, index: usize) -> Result<(File, String), TransferError> {
-        let (position, entry) = self.lacked[index].place;
-        let manifest = &self.offered.manifests[position];
-        let path = manifest.tree.path(entry).expect("contents are listed with their places");
-        let file = File::open(self.store.object_path(&manifest.object).join(path.as_path()));
-        file.map(|file| (file, path.to_string())).map_err(|source| self.unreadable(index, path.as_str(), source))
-    }
-
-    fn unreadable(&self, index: usize, path: &str, source: io::Error) -> TransferError {
-        let object = self.offered.manifests[self.lacked[index].place.0].object.clone();
-        TransferError::Unreadable { object, path: path.to_owned(), source }
-    }
-
-    fn read_new(&self, target: &Target) -> Result<Vec<u8>, TransferError> {
-        let (mut file, path) = self.open_new(target.index)?;
-        let length = usize::try_from(target.new_size).unwrap_or(usize::MAX).min(PIECE_BYTES_MAX);
-        let mut new = vec![0; length];
-        file.read_exact(&mut new).and_then(|()| at_end(&mut file)).map_err(|source| self.unreadable(target.index, &path, source))?;
-        Ok(new)
+    fn read_new(&self, target: &Target, store: &S) -> Result<Vec<u8>, TransferError> {
+        let content = &self.lacked[target.index];
+        let (file, _) = self.offered.open(content, store)?;
+        let mut new = vec![0; usize::try_from(target.new_size).unwrap_or(usize::MAX).min(PIECE_BYTES_MAX)];
+        file.read_exact_at(&mut new, 0).map_err(|source| self.offered.unreadable(content, source))?;
+        if Digest::of(&new) == content.digest { Ok(new) } else { Err(self.offered.unreadable(content, wrong_content())) }
     }
 
     fn base(&self, target: &Target) -> Option<&ObjectManifest> {
         self.offered.bases[self.lacked[target.index].place.0].as_deref()
     }
+}
 
-    /// Sends contents as one stream, cut into pieces.
-    fn send_whole(&mut self, indices: impl Iterator<Item = usize>) -> Result<(), TransferError> {
-        let level = self.options.effort.levels().whole;
-        let mut buffer = PieceBuffer::new(level);
-        for index in indices {
-            let (mut file, path) = self.open_new(index)?;
-            let mut left = self.lacked[index].size;
-            let mut chunk = vec![0; READ_BYTES.min(usize::try_from(left).unwrap_or(READ_BYTES))];
-            while left > 0 {
-                let room = buffer.room().min(chunk.len()).min(usize::try_from(left).unwrap_or(usize::MAX));
-                file.read_exact(&mut chunk[..room]).map_err(|source| self.unreadable(index, &path, source))?;
-                if let Some(piece) = buffer.append(&chunk[..room])? {
-                    self.outgoing.send(Message::Contents(piece), Vec::new())?;
-                }
-                left -= room as u64;
-            }
-            at_end(&mut file).map_err(|source| self.unreadable(index, &path, source))?;
+/// The contents that have a base, in order.
+fn targets(offered: &Offered, lacked: &[Content]) -> VecDeque<Target> {
+    let mut targets = VecDeque::new();
+    let mut files: Option<(usize, BaseFiles<'_>)> = None;
+    for (index, content) in lacked.iter().enumerate() {
+        let (position, entry) = content.place;
+        let Some(base) = &offered.bases[position] else { continue };
+        if files.as_ref().is_none_or(|(of, _)| *of != position) {
+            files = Some((position, BaseFiles::new(&base.tree, &offered.manifests[position].tree)));
         }
-        match buffer.finish()? {
-            Some(piece) => self.outgoing.send(Message::Contents(piece), Vec::new()),
-            None => Ok(()),
+        let chosen = files.as_ref().and_then(|(_, files)| files.choose(entry));
+        let Some(chosen) = chosen.filter(|_| content.size > 0) else { continue };
+        if let Some(FileFacts { size, digest, executable: _ }) = base.tree.file(chosen) {
+            targets.push_back(Target { index, base: chosen, new_size: content.size, old_size: size, old_digest: digest });
         }
+    }
+    targets
+}
+
+pub(crate) fn wrong_content() -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, "its content is not the one that its manifest names")
+}
+
+impl<S: Source> Deltas<S> {
+    fn is_finished(&self) -> bool {
+        self.targets.is_empty() && self.group.targets.is_empty() && self.large.is_none()
     }
 }
 
@@ -326,13 +373,6 @@ impl Group {
         self.targets.len() >= PATCH_TARGETS_MAX
             || self.new.len() as u64 + target.new_size > PIECE_BYTES_MAX as u64
             || self.old.len() as u64 + target.old_size > PREFIX_BYTES_MAX
-    }
-}
-
-fn at_end(file: &mut File) -> io::Result<()> {
-    match file.read(&mut [0])? {
-        0 => Ok(()),
-        _ => Err(io::Error::new(io::ErrorKind::InvalidData, "it is longer than its manifest says")),
     }
 }
 
@@ -345,7 +385,7 @@ struct Window {
 
 impl Window {
     /// The window in which the segment at `alignment` finds most: the one at hand, as long as the place is well within it.
-    fn around<'w>(window: &'w mut Option<Self>, old: &File, old_size: u64, alignment: Alignment) -> io::Result<&'w OldIndex> {
+    fn around<'w>(window: &'w mut Option<Self>, old: &impl ReadAt, old_size: u64, alignment: Alignment) -> io::Result<&'w OldIndex> {
         let length = old_size.min(WINDOW_BYTES as u64);
         let wanted = alignment.position.saturating_sub(length / 2 - length / 8).min(old_size - length);
         let fits = |window: &Self| window.start.abs_diff(wanted) <= length / 4 || window.length == old_size;

@@ -1,7 +1,7 @@
 //! Updates told by what the receiver has: how little travels, and what happens when the old contents or the deltas are not right.
 
 use super::*;
-use crate::transfer::delta::{decode_varint, encode_varint};
+use crate::transfer::varint::{decode_varint, encode_varint};
 
 /// Something like a program: words that stay, and addresses that a linker shifts.
 fn program(words: u64, shift: u64) -> Vec<u8> {
@@ -61,7 +61,7 @@ fn a_delta_is_made_once_for_all_hosts() {
         thread::scope(|scope| {
             scope.spawn(|| receive_closure(&to, &mut to_reader, &mut to_writer).unwrap());
             let roots = std::slice::from_ref(&second);
-            wire.push(send_closure_with(&from, roots, &options, &mut from_reader, &mut from_writer).unwrap().bytes_wire);
+            wire.push(send_closure(&from, roots, &options, &mut from_reader, &mut from_writer).unwrap().bytes_wire);
         });
         assert_eq!(to.verify().unwrap(), []);
     }
@@ -113,7 +113,7 @@ fn copy_edited(from: &ObjectStore, to: &ObjectStore, root: &ObjectRef, edit: imp
         });
         scope.spawn(move || {
             let mut answers = answers;
-            send_closure(from, std::slice::from_ref(root), &mut answers, &mut real_writer)
+            send_closure(from, std::slice::from_ref(root), &TransferOptions::default(), &mut answers, &mut real_writer)
         });
         while let Some(frame) = relay_reader.read().unwrap_or(None) {
             for frame in edit(frame) {
