@@ -33,7 +33,9 @@ pub enum Effort {
 pub(crate) struct Levels {
     /// The level of zstd for contents that travel whole.
     pub(crate) whole: i32,
-    /// That for deltas and patches.
+    /// That for patches. A prefix costs the higher levels much.
+    pub(crate) patch: i32,
+    /// That for deltas, whose streams are short.
     pub(crate) delta: i32,
     /// Whether programs are told by deltas, and not by patches only.
     pub(crate) programs: bool,
@@ -42,9 +44,9 @@ pub(crate) struct Levels {
 impl Effort {
     pub(crate) const fn levels(self) -> Levels {
         match self {
-            Self::Fast => Levels { whole: 1, delta: 1, programs: false },
-            Self::Balanced => Levels { whole: 3, delta: 6, programs: true },
-            Self::Small => Levels { whole: 9, delta: 9, programs: true },
+            Self::Fast => Levels { whole: 1, patch: 1, delta: 6, programs: false },
+            Self::Balanced => Levels { whole: 3, patch: 6, delta: 12, programs: true },
+            Self::Small => Levels { whole: 9, patch: 12, delta: 19, programs: true },
         }
     }
 

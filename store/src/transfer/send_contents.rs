@@ -26,6 +26,9 @@ use crate::tree::FileFacts;
 /// Up to this length a content is always told in a group: an operation of a delta would cost more than it saves.
 const SMALL_BYTES: u64 = 16 << 10;
 
+/// A delta that takes so small a part of its content is not tried to be beaten by a patch: those see no copy with a few changes in it.
+const GOOD_DELTA: usize = 20;
+
 /// How much of a file is looked at to tell a text from a program.
 const SNIFF_BYTES: usize = 8 << 10;
 
@@ -215,7 +218,7 @@ impl<S: Source> Sending<S> {
             return Ok(None);
         }
         let made = self.make(b"group", &group.targets, 0, || {
-            Ok(Made { bytes: piece::compress_after(&group.old, &group.new, levels.delta)?, ..Made::default() })
+            Ok(Made { bytes: piece::compress_after(&group.old, &group.new, levels.patch)?, ..Made::default() })
         })?;
         Ok(Some(self.patch(&group.targets, &made.bytes)))
     }
@@ -237,7 +240,10 @@ impl<S: Source> Sending<S> {
     fn tell_program(&self, target: &Target, old: &[u8], new: &[u8], levels: Levels) -> Result<Outgoing, TransferError> {
         let made = self.make(b"program", std::slice::from_ref(target), 0, || {
             let delta = OldIndex::new(old.to_vec(), 0).encode(new, &mut Alignment::default(), levels.delta)?;
-            let patch = piece::compress_after(old, new, levels.delta)?;
+            if delta.len() < new.len() / GOOD_DELTA {
+                return Ok(Made { codec: Codec::Delta, bytes: delta, ..Made::default() });
+            }
+            let patch = piece::compress_after(old, new, levels.patch)?;
             let (codec, bytes) = if delta.len() <= patch.len() { (Codec::Delta, delta) } else { (Codec::Patch, patch) };
             Ok(Made { codec, bytes, ..Made::default() })
         })?;

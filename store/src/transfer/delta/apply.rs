@@ -5,7 +5,7 @@
 
 use super::super::limits::PIECE_BYTES_MAX;
 use super::super::{TransferError, piece};
-use super::{CONTROL_BYTES_MAX, HEADER_NUMBERS, Operation, decode_varint, malformed, unzigzag};
+use super::{CONTROL_BYTES_MAX, Changes, HEADER_NUMBERS, Operation, decode_varint, malformed, unzigzag};
 
 /// Makes the bytes of one segment.
 ///
@@ -60,17 +60,23 @@ impl Parts {
             let value = decode_varint(&mut segment).ok_or_else(|| malformed("a delta has no valid header"))?;
             *number = usize::try_from(value).unwrap_or(usize::MAX);
         }
-        let [length, control, difference, control_packed, difference_packed] = numbers;
+        let [length, extra, control, control_packed, gaps, gaps_packed, runs, runs_packed, bytes, bytes_packed] = numbers;
         let limit = PIECE_BYTES_MAX.min(usize::try_from(left).unwrap_or(usize::MAX));
         check("raw bytes of a delta", length, limit)?;
         check("bytes of the operations of a delta", control, CONTROL_BYTES_MAX)?;
-        if length == 0 || difference > length {
-            return Err(malformed("a delta makes nothing, or less than it copies"));
+        for lengths in [gaps, runs] {
+            check("bytes of the lengths of a delta", lengths, CONTROL_BYTES_MAX)?;
         }
+        let copied = length.checked_sub(extra).filter(|copied| length > 0 && bytes <= *copied);
+        let copied = copied.ok_or_else(|| malformed("a delta makes nothing, or less than its new bytes and its changes"))?;
         let control = unpack(cut(&mut segment, control_packed)?, control)?;
-        let difference = unpack(cut(&mut segment, difference_packed)?, difference)?;
-        let extra = unpack(segment, length - difference.len())?;
-        Ok(Self { length, control, difference, extra })
+        let changes = Changes {
+            gaps: unpack(cut(&mut segment, gaps_packed)?, gaps)?,
+            runs: unpack(cut(&mut segment, runs_packed)?, runs)?,
+            bytes: unpack(cut(&mut segment, bytes_packed)?, bytes)?,
+        };
+        let extra = unpack(segment, extra)?;
+        Ok(Self { length, control, difference: changes.expand(copied)?, extra })
     }
 }
 

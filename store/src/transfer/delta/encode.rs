@@ -6,7 +6,7 @@
 
 use super::super::limits::PIECE_BYTES_MAX;
 use super::super::{TransferError, piece};
-use super::{CONTROL_BYTES_MAX, Operation, Streams, encode_varint, zigzag};
+use super::{CONTROL_BYTES_MAX, Changes, HEADER_NUMBERS, Operation, Streams, encode_varint, zigzag};
 
 /// How much better another alignment must be before the scan changes to it, in bytes: what an operation costs.
 const SWITCH_GAIN: isize = 8;
@@ -114,16 +114,22 @@ impl Streams {
     fn pack(&self, length: usize, level: i32) -> Result<Vec<u8>, TransferError> {
         // A copy begins with 16 bytes that agree and costs at most 30.
         debug_assert!(self.control.len() <= CONTROL_BYTES_MAX, "an operation costs less than it makes");
+        let changes = Changes::of(&self.difference);
         let pack = |raw: &[u8]| if raw.is_empty() { Ok(Vec::new()) } else { piece::compress_at(raw, level) };
-        let (control, difference, extra) = (pack(&self.control)?, pack(&self.difference)?, pack(&self.extra)?);
-        let mut segment = Vec::with_capacity(control.len() + difference.len() + extra.len() + 25);
-        for number in [length, self.control.len(), self.difference.len(), control.len(), difference.len()] {
-            encode_varint(&mut segment, number as u64);
+        let mut header = Vec::with_capacity(4 * HEADER_NUMBERS);
+        for number in [length, self.extra.len()] {
+            encode_varint(&mut header, number as u64);
         }
-        segment.extend(control);
-        segment.extend(difference);
-        segment.extend(extra);
-        Ok(segment)
+        let mut streams = Vec::new();
+        for raw in [&self.control, &changes.gaps, &changes.runs, &changes.bytes] {
+            let packed = pack(raw)?;
+            encode_varint(&mut header, raw.len() as u64);
+            encode_varint(&mut header, packed.len() as u64);
+            streams.extend(packed);
+        }
+        header.extend(streams);
+        header.extend(pack(&self.extra)?);
+        Ok(header)
     }
 }
 

@@ -137,14 +137,23 @@ fn varints(numbers: &[u64]) -> Vec<u8> {
 
 /// A segment with these numbers and streams, each compressed.
 fn forged(length: u64, operations: &[(i64, u64, u64)], difference: &[u8], extra: &[u8]) -> Vec<u8> {
+    let changes = Changes::of(difference);
+    forged_of(length, operations, [&changes.gaps, &changes.runs, &changes.bytes], extra)
+}
+
+fn forged_of(length: u64, operations: &[(i64, u64, u64)], changes: [&[u8]; 3], extra: &[u8]) -> Vec<u8> {
     let mut control = Vec::new();
     for (seek, copy, extra) in operations {
         control.extend(varints(&[zigzag(*seek), *copy, *extra]));
     }
-    let [packed, packed_difference, packed_extra] = [&control, difference, extra].map(|raw| piece::compress_at(raw, 3).unwrap());
-    let lengths = [control.len(), difference.len(), packed.len(), packed_difference.len()].map(|length| length as u64);
-    let segment = varints(&[[length].as_slice(), &lengths].concat());
-    [segment, packed, packed_difference, packed_extra].concat()
+    let pack = |raw: &[u8]| if raw.is_empty() { Vec::new() } else { piece::compress_at(raw, 3).unwrap() };
+    let [gaps, runs, bytes] = changes;
+    let (mut header, mut streams) = (varints(&[length, extra.len() as u64]), Vec::new());
+    for raw in [&control, gaps, runs, bytes] {
+        header.extend(varints(&[raw.len() as u64, pack(raw).len() as u64]));
+        streams.extend(pack(raw));
+    }
+    [header, streams, pack(extra)].concat()
 }
 
 #[test]
@@ -167,15 +176,29 @@ fn hostile_segments_are_refused_in_words() {
     refuse(&forged(10, &[(0, 5, 0)], &[0; 5], &[1; 5]), "fewer bytes than it says");
     refuse(&forged(10, &[(0, 0, 0), (0, 5, 5)], &[0; 5], &[1; 5]), "does nothing");
     refuse(&forged(0, &[], b"", b""), "makes nothing");
-    refuse(&forged(5, &[(0, 10, 0)], &[0; 10], b""), "less than it copies");
+    refuse(&forged(5, &[(0, 0, 10)], b"", &[0; 10]), "less than its new bytes");
+    refuse(&forged(10, &[(0, 10, 0)], &[1; 11], b""), "less than its new bytes and its changes");
+    refuse(&forged_of(10, &[(0, 10, 0)], [&[6], &[5], &[1; 5]], b""), "changes bytes that it does not copy");
+    refuse(&forged_of(10, &[(0, 10, 0)], [&[6], &[0], b""], b""), "changes bytes that it does not copy");
+    refuse(&forged_of(10, &[(0, 10, 0)], [&varints(&[u64::MAX]), &[1], &[1]], b""), "changes bytes that it does not copy");
+    refuse(&forged_of(10, &[(0, 10, 0)], [&[1, 1], &[1], &[1]], b""), "cut off");
+    refuse(&forged_of(10, &[(0, 10, 0)], [&[1], &[2], &[1]], b""), "fewer changes");
+    refuse(&forged_of(10, &[(0, 10, 0)], [&[1], &[1, 1], &[1]], b""), "more changes");
+    refuse(&forged_of(10, &[(0, 10, 0)], [&[1], &[1], &[1, 2]], b""), "more changes");
     refuse(&forged(1001, &[(0, 0, 1001)], b"", &[0; 1001]), "raw bytes of a delta: 1001 exceeds the limit of 1000");
     refuse(&forged(u64::MAX, &[(0, 0, 10)], b"", &[0; 10]), "exceeds the limit");
     refuse(&honest[..honest.len() - 1], "cannot decompress");
     refuse(&honest[..3], "no valid header");
     // A bomb: the streams give more than the lengths that were checked.
-    refuse(&forged(10, &[(0, 0, 10)], b"", &vec![0; 1 << 20]), "cannot decompress");
-    refuse(&varints(&[10, PIECE_BYTES_MAX as u64 + 1, 0, 0, 0]), "bytes of the operations of a delta");
-    refuse(&varints(&[10, 3, 0, 1 << 40, 0]), "cut off");
+    let bomb = piece::compress_at(&vec![0; 1 << 20], 3).unwrap();
+    let length = bomb.len() as u64;
+    refuse(&[varints(&[10, 0, 0, 0, 1, length, 0, 0, 0, 0]), bomb.clone()].concat(), "cannot decompress");
+    refuse(&[varints(&[10, 10, 0, 0, 0, 0, 0, 0, 0, 0]), bomb].concat(), "cannot decompress");
+    let too_long = PIECE_BYTES_MAX as u64 + 1;
+    refuse(&varints(&[10, 0, too_long, 0, 0, 0, 0, 0, 0, 0]), "bytes of the operations of a delta");
+    refuse(&varints(&[10, 0, 3, 0, too_long, 0, 0, 0, 0, 0]), "bytes of the lengths of a delta");
+    refuse(&varints(&[10, 0, 3, 0, 0, 0, too_long, 0, 0, 0]), "bytes of the lengths of a delta");
+    refuse(&varints(&[10, 0, 3, 1 << 40, 0, 0, 0, 0, 0, 0]), "cut off");
     refuse(&[0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 0x02], "no valid header");
 }
 
@@ -183,11 +206,16 @@ fn hostile_segments_are_refused_in_words() {
 fn golden_bytes_are_understood() {
     let old = b"The quick brown fox jumps over the lazy dog.";
     let golden = [
-        23, 6, 17, 15, 17, // raw bytes of segment, operations, differences; packed bytes of operations, differences
+        23, 6, // raw bytes of the segment, and new ones
+        6, 15, 2, 11, 2, 11, 3, 12, // operations, gaps, runs, changed bytes: raw, packed
         40, 181, 47, 253, 32, 6, 49, 0, 0, 8, 12, 3, 25, 5, 3, // on by 4, copy 12, 3 new; back by 13, copy 5, 3 new
-        40, 181, 47, 253, 32, 17, 69, 0, 0, 16, 0, 0, 1, 0, 29, 192, 2, // 17 zeros
+        40, 181, 47, 253, 32, 2, 17, 0, 0, 2, 9, // 2 zeros, 9 zeros
+        40, 181, 47, 253, 32, 2, 17, 0, 0, 1, 2, // 1 change, 2 changes
+        40, 181, 47, 253, 32, 3, 25, 0, 0, 1, 255, 2, // i to j; a space one less, q to s
         40, 181, 47, 253, 32, 6, 49, 0, 0, 49, 50, 51, 52, 46, 33, // 1234.!
     ];
-    assert_eq!(forged(23, &[(4, 12, 3), (-13, 5, 3)], &[0; 17], b"1234.!"), golden);
-    assert_eq!(apply_to(old, &golden, 23).unwrap(), b"quick brown 123 quic4.!");
+    let mut difference = [0; 17];
+    (difference[2], difference[12], difference[13]) = (1, 255, 2);
+    assert_eq!(forged(23, &[(4, 12, 3), (-13, 5, 3)], &difference, b"1234.!"), golden);
+    assert_eq!(apply_to(old, &golden, 23).unwrap(), b"qujck brown 123\x1fsuic4.!");
 }
