@@ -56,7 +56,7 @@ pub fn find_expired(
         Some(current) => profile.read_record(current)?.and_then(|record| record.previous),
         None => None,
     };
-    expired(profile, store, retention, previous, now)
+    Ok(expired_among(&generations_of(profile, store)?, retention, previous, now))
 }
 
 /// The generations that a policy will give up after a deployment, by number, ascending. Changes nothing.
@@ -68,23 +68,32 @@ pub fn find_expired_after(
     retention: Retention,
     now: SystemTime,
 ) -> Result<Vec<u64>, CollectError> {
-    // The generation to come is one of the newest, and a rollback from it returns to the one that is current now.
-    let retention = Retention { keep_last: retention.keep_last.saturating_sub(1), ..retention };
-    let expired = expired(profile, store, retention, profile.read_current()?, now)?;
-    Ok(expired.into_iter().map(|generation| generation.number).collect())
+    let mut generations = generations_of(profile, store)?;
+    let current = profile.read_current()?;
+    // As it will be then: the newest generation is the current and the good one, and a rollback from it returns to the one that is current now.
+    if let Some(newest) = generations.last().cloned() {
+        for generation in &mut generations {
+            generation.needed = false;
+        }
+        generations.push(Generation { number: newest.number.saturating_add(1), made: now, needed: true, ..newest });
+    }
+    Ok(numbers(&expired_among(&generations, retention, current, now)))
 }
 
-fn expired(
-    profile: &ProfileLayout,
-    store: &ObjectStore,
-    retention: Retention,
-    kept: Option<u64>,
-    now: SystemTime,
-) -> Result<Vec<Generation>, CollectError> {
+/// The generations of one profile, by number.
+fn generations_of(profile: &ProfileLayout, store: &ObjectStore) -> Result<Vec<Generation>, CollectError> {
     let mut generations = gc::generations(store)?;
     generations.retain(|generation| generation.profile == profile.name().as_str());
-    let expired = retention.expired(&generations, now);
-    Ok(expired.into_iter().filter(|generation| Some(generation.number) != kept).cloned().collect())
+    Ok(generations)
+}
+
+fn expired_among(generations: &[Generation], retention: Retention, kept: Option<u64>, now: SystemTime) -> Vec<Generation> {
+    let expired = retention.expired(generations, now);
+    expired.into_iter().filter(|generation| Some(generation.number) != kept).cloned().collect()
+}
+
+fn numbers(generations: &[Generation]) -> Vec<u64> {
+    generations.iter().map(|generation| generation.number).collect()
 }
 
 /// Gives up what the policy does not want any more; returns the numbers, ascending. Waits for nobody. Durable.
@@ -102,7 +111,7 @@ pub fn give_up(profile: &ProfileLayout, store: &ObjectStore, retention: Retentio
     if !expired.is_empty() {
         fsutil::sync_dir(&profile.generations()).map_err(ActivateError::from)?;
     }
-    Ok(expired.into_iter().map(|generation| generation.number).collect())
+    Ok(numbers(&expired))
 }
 
 /// Gives up what the policy does not want any more, and collects the store.
@@ -178,10 +187,33 @@ mod tests {
         crate::clock::now() + 7 * DAY
     }
 
+    /// What a deployment to generation 6 gives up, as planned before and as found after it.
+    #[track_caller]
+    fn check_planned(current: u64, keep_last: u32, expected: &[u64]) {
+        let fixture = fixture(current);
+        let planned = find_expired_after(&fixture.profile, &fixture.store, keep(keep_last), later()).unwrap();
+        let bundle = put(&fixture.store, 6);
+        fsutil::replace_symlink(&fixture.profile.generation(6), bundle_target(&bundle).as_ref()).unwrap();
+        fixture.profile.write_record(&Record { previous: Some(current), ..record(6, bundle) }).unwrap();
+        fixture.profile.switch_to(Some(6)).unwrap();
+        fsutil::replace_symlink(&fixture.profile.good(), fixture.profile.generation(6).as_path()).unwrap();
+        let given_up = give_up(&fixture.profile, &fixture.store, keep(keep_last), later()).unwrap();
+        assert_eq!((planned.as_slice(), given_up.as_slice()), (expected, expected));
+    }
+
     #[test]
-    fn what_goes_is_what_was_planned_and_its_objects_go_with_it() {
+    fn what_goes_after_a_deployment_is_what_was_planned() {
+        check_planned(5, 1, &[1, 2, 3, 4]);
+        check_planned(5, 3, &[1, 2, 3]);
+        // After a rollback to 4, generation 5 is one of the older ones.
+        check_planned(4, 1, &[1, 2, 3, 5]);
+        check_planned(4, 2, &[1, 2, 3]);
+        check_planned(2, 6, &[]);
+    }
+
+    #[test]
+    fn objects_go_with_their_generations() {
         let fixture = fixture(5);
-        assert_eq!(find_expired_after(&fixture.profile, &fixture.store, keep(3), later()).unwrap(), [1, 2, 3]);
         let bundle = fixture.profile.read_bundle(1).unwrap();
         let collected = collect(&fixture.profile, &fixture.store, keep(3), later()).unwrap();
         assert_eq!((collected.generations.as_slice(), collected.report.objects), ([1, 2].as_slice(), 2));

@@ -6,13 +6,17 @@ use std::time::Duration;
 
 use sarsen_store::gc::Retention;
 
-use super::{DeploymentReport, Freshness, HostDeployment, Options, Outcome, Request, Response, TargetError, in_parallel, open};
+use super::{DeploymentReport, Freshness, HostDeployment, HostReport, Options, Outcome, Request, Response, TargetError, in_parallel, open};
 
 /// How long a collection may take: a million files are removed in seconds, a slow disk may need minutes.
 const COLLECT_TIMEOUT: Duration = Duration::from_mins(30);
 
-/// Collects the hosts that have a new generation.
+/// Collects the hosts that have a new generation, if every host has what it shall: else all may have to return to an old one together.
 pub(super) fn collect(hosts: &[HostDeployment], report: &DeploymentReport, retention: Retention, options: &Options<'_>) {
+    let is_fine = |report: &HostReport| matches!(report.outcome, Outcome::Committed { .. } | Outcome::Unchanged { .. });
+    if !report.iter().all(is_fine) {
+        return;
+    }
     let changed: Vec<&HostDeployment> =
         hosts.iter().zip(report).filter(|(_, report)| matches!(report.outcome, Outcome::Committed { .. })).map(|(host, _)| host).collect();
     in_parallel(&changed, options.jobs, |deployment| {
