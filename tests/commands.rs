@@ -34,9 +34,21 @@ fn check_covers_all_environments() {
 }
 
 #[test]
+fn components_and_the_language_are_explained() {
+    let world = World::of("tick");
+    assert_snapshot!("explain_components", world.sarsen(&["explain"]).expect(0).snapshot());
+    assert_snapshot!("explain_tick", world.sarsen(&["explain", "Tick"]).expect(0).snapshot());
+    assert_snapshot!("explain_directory", World::empty().sarsen(&["explain", "Directory"]).expect(0).snapshot());
+    assert_snapshot!("explain_unknown", world.sarsen(&["explain", "tcik"]).expect(2).snapshot());
+    let document = world.sarsen(&["explain", "tick", "--format", "json"]).expect(0).json();
+    assert_eq!(document["components"][0]["attributes"][0]["name"], "sleep");
+}
+
+#[test]
 fn show_prints_the_model() {
     assert_snapshot!("show_hello", hello().sarsen(&["show", "dev"]).expect(0).snapshot());
     assert_snapshot!("show_shop", World::of("shop").sarsen(&["show", "lab"]).expect(0).snapshot());
+    assert_snapshot!("show_shop_dot", World::of("shop").sarsen(&["show", "lab", "--dot"]).expect(0).snapshot());
     let document = hello().sarsen(&["show", "dev", "--format", "json"]).expect(0).json();
     assert_eq!((document["version"].as_u64(), document["project"].as_str()), (Some(1), Some("hello")));
 }

@@ -103,12 +103,23 @@ pub struct Diagnostic {
     pub notes: Vec<Note>,
     /// What to do.
     pub hints: Vec<String>,
+    /// Which sub-components it concerns, as breadcrumbs such as `Shop > User(joe) > File(etc/user.toml)`.
+    pub within: Vec<String>,
 }
 
 impl Diagnostic {
     /// An error without a place.
     pub fn new(code: &'static str, message: impl Into<String>) -> Self {
-        Self { severity: Severity::Error, code, message: message.into(), location: None, length: 0, notes: Vec::new(), hints: Vec::new() }
+        Self {
+            severity: Severity::Error,
+            code,
+            message: message.into(),
+            location: None,
+            length: 0,
+            notes: Vec::new(),
+            hints: Vec::new(),
+            within: Vec::new(),
+        }
     }
 
     /// The same as a warning.
@@ -198,6 +209,9 @@ fn groups<'a>(diagnostic: &'a Diagnostic, snapshot: &'a Snapshot) -> Vec<Group<'
         first = with_snippet(first, location, diagnostic.length, snapshot);
     }
     let mut groups = Vec::new();
+    if !diagnostic.within.is_empty() {
+        first = first.element(Level::NOTE.message(format!("in {}", list_names(&diagnostic.within))));
+    }
     for note in diagnostic.notes.iter().filter(|note| note.location.is_none()) {
         first = first.element(Level::NOTE.message(note.message.as_str()));
     }

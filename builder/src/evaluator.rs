@@ -22,11 +22,12 @@ use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
 
+use crate::describe::Description;
 use crate::diagnostic::{Diagnostic, sort_diagnostics};
 use crate::eval::running::{self, Running};
 use crate::eval::{LIMITS_HINT, TOO_MUCH_MEMORY, TOO_MUCH_TIME};
 use crate::model::Model;
-use crate::resolve::{Assessment, Input, assess};
+use crate::resolve::{Assessment, Input, assess, describe};
 use crate::snapshot::Snapshot;
 
 /// The first argument that makes a program the evaluator: it calls [`enter`] then, before it does anything else.
@@ -82,7 +83,8 @@ pub enum EvaluatorError {
 struct Question {
     #[serde(with = "carriage::snapshot_files")]
     snapshot: Snapshot,
-    environments: Vec<String>,
+    /// What is evaluated; nothing for what components say of themselves.
+    environments: Option<Vec<String>>,
     local_root: String,
     workers: usize,
     limits: Limits,
@@ -94,6 +96,8 @@ struct Question {
 enum Answer {
     /// One for each environment.
     Assessments(Vec<(Option<Model>, Vec<Diagnostic>)>),
+    /// What components say of themselves.
+    Descriptions(Vec<Description>, Vec<Diagnostic>),
     /// A limit was passed while these were evaluated.
     TooMuch { time: bool, running: Vec<Running> },
 }
@@ -131,7 +135,31 @@ impl Evaluator<'_> {
         Ok(diagnostics)
     }
 
+    /// Reads what the components of a project say of themselves; what is wrong with the definitions comes with it.
+    ///
+    /// Errors: as for [`Self::assess`].
+    pub fn describe(&self, snapshot: &Snapshot) -> Result<(Vec<Description>, Vec<Diagnostic>), EvaluatorError> {
+        let input = Input { snapshot, environment: "", local_root: "", workers: 1 };
+        Ok(match self.ask(&input, None)? {
+            Ok(Answer::Descriptions(descriptions, diagnostics)) => (descriptions, diagnostics),
+            Ok(Answer::Assessments(_) | Answer::TooMuch { .. }) => return Err(EvaluatorError::Silent),
+            Err(diagnostic) => (Vec::new(), vec![*diagnostic]),
+        })
+    }
+
     fn assess_all(&self, input: &Input<'_>, environments: Vec<String>) -> Result<Vec<Assessment>, EvaluatorError> {
+        match self.ask(input, Some(environments))? {
+            Ok(Answer::Assessments(assessments)) => {
+                let assessments = assessments.into_iter();
+                Ok(assessments.map(|(model, diagnostics)| Assessment { model, diagnostics }).collect())
+            }
+            Ok(Answer::Descriptions(..) | Answer::TooMuch { .. }) => Err(EvaluatorError::Silent),
+            Err(diagnostic) => Ok(vec![Assessment { model: None, diagnostics: vec![*diagnostic] }]),
+        }
+    }
+
+    /// The answer, or the diagnostic about what was beyond the limits.
+    fn ask(&self, input: &Input<'_>, environments: Option<Vec<String>>) -> Result<Result<Answer, Box<Diagnostic>>, EvaluatorError> {
         let mut question = Question {
             snapshot: input.snapshot.clone(),
             environments,
@@ -143,7 +171,7 @@ impl Evaluator<'_> {
         let mut told = ask(self.program, &question)?;
         let blamed = match &told.answer {
             Some(Answer::TooMuch { running, .. }) => running.len() == 1,
-            Some(Answer::Assessments(_)) => true,
+            Some(Answer::Assessments(_) | Answer::Descriptions(..)) => true,
             None => false,
         };
         if !blamed {
@@ -152,16 +180,12 @@ impl Evaluator<'_> {
             told = ask(self.program, &question)?;
         }
         let (message, blamed) = match told.answer {
-            Some(Answer::Assessments(assessments)) => {
-                let assessments = assessments.into_iter();
-                return Ok(assessments.map(|(model, diagnostics)| Assessment { model, diagnostics }).collect());
-            }
+            Some(answer @ (Answer::Assessments(_) | Answer::Descriptions(..))) => return Ok(Ok(answer)),
             Some(Answer::TooMuch { time: true, running }) => (TOO_MUCH_TIME, running.into_iter().next()),
             Some(Answer::TooMuch { time: false, running }) => (TOO_MUCH_MEMORY, running.into_iter().next()),
             None => (TOO_MUCH_AT_ONCE, None),
         };
-        let diagnostic = blame(message, &blamed.or(told.last).ok_or(EvaluatorError::Silent)?);
-        Ok(vec![Assessment { model: None, diagnostics: vec![diagnostic] }])
+        Ok(Err(Box::new(blame(message, &blamed.or(told.last).ok_or(EvaluatorError::Silent)?))))
     }
 }
 
@@ -254,7 +278,11 @@ fn answer(question: &Question) -> Answer {
         let Assessment { model, diagnostics } = assess(&Input { snapshot, environment, local_root, workers: *workers });
         (model, diagnostics)
     };
-    Answer::Assessments(question.environments.iter().map(assess).collect())
+    if let Some(environments) = &question.environments {
+        return Answer::Assessments(environments.iter().map(assess).collect());
+    }
+    let (descriptions, diagnostics) = describe(&question.snapshot);
+    Answer::Descriptions(descriptions, diagnostics)
 }
 
 /// Waits for the answer, and gives up when a limit is passed.

@@ -4,6 +4,7 @@
 
 pub mod bundle;
 mod data;
+pub mod describe;
 pub mod diagnostic;
 mod encoding;
 pub mod environment;
@@ -24,5 +25,4 @@ mod template;
 pub mod toolchain;
 
 pub use environment::find_project_settings;
-pub use eval::EVALUATION_THREAD;
-pub use resolve::{Assessment, Input, assess, evaluate, find_fleet};
+pub use resolve::{Assessment, Input, assess, describe, evaluate, find_fleet};

@@ -37,6 +37,8 @@ pub struct Model {
     pub hosts: Vec<HostModel>,
     /// Every provided resource, sorted by key, host, component, order of provision.
     pub resources: Vec<Resource>,
+    /// Who requires what, sorted by key, host and component, each once.
+    pub uses: Vec<ResourceUse>,
 }
 
 impl Model {
@@ -151,11 +153,26 @@ pub struct Resource {
     pub value: String,
 }
 
+/// That one instance requires what others provide.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct ResourceUse {
+    /// The key.
+    pub key: String,
+    /// The requiring host.
+    pub host: String,
+    /// The requiring component.
+    pub component: String,
+    /// The only host whose values are wanted.
+    pub of: Option<String>,
+}
+
 /// One declared piece of desired state.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Step {
     /// Where it was declared.
     pub at: Location,
+    /// The sub-components that it belongs to, from the outside inwards, such as `User(joe)`.
+    pub within: Vec<String>,
     /// What it is.
     pub kind: StepKind,
 }

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
-use crate::commands::{build, check, completions, deploy, history, init, plan, rollback, show, status, store};
+use crate::commands::{build, check, completions, deploy, explain, history, init, plan, rollback, show, status, store};
 
 /// Deploy services to Linux hosts: built in a sandbox, copied by content, switched atomically, with a way back
 #[derive(Debug, Parser)]
@@ -63,6 +63,8 @@ pub(crate) enum Command {
     Check(check::Arguments),
     /// Show the evaluated hosts, components, steps and resources of an environment
     Show(show::Arguments),
+    /// Explain a component of the project, or a step, function or key of the language
+    Explain(explain::Arguments),
     /// Build, compare with what runs on the hosts, and show what a deployment would change
     Plan(plan::Arguments),
     /// Build the bundle of every host

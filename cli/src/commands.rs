@@ -8,6 +8,7 @@ pub(crate) mod build;
 pub(crate) mod check;
 pub(crate) mod completions;
 pub(crate) mod deploy;
+pub(crate) mod explain;
 pub(crate) mod history;
 pub(crate) mod init;
 pub(crate) mod outcome;
@@ -23,6 +24,7 @@ pub(crate) fn run(command: Command, context: &Context) -> Result<Exit, CommandEr
         Command::Init(arguments) => init::run(&arguments, context),
         Command::Check(arguments) => check::run(&arguments, context),
         Command::Show(arguments) => show::run(&arguments, context),
+        Command::Explain(arguments) => explain::run(&arguments, context),
         Command::Plan(arguments) => plan::run(&arguments, context),
         Command::Build(arguments) => build::run(&arguments, context),
         Command::Deploy(arguments) => deploy::run(&arguments, context),

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use sarsen_builder::describe::Description;
 use sarsen_builder::diagnostic::{Diagnostic, Severity, render_diagnostics};
 use sarsen_builder::evaluator::{Evaluator, LIMITS};
 use sarsen_builder::model::{Fleet, Model};
@@ -95,6 +96,11 @@ impl Project {
     pub(crate) fn check(&self, context: &Context, environments: &[String]) -> Result<Vec<Diagnostic>, CommandError> {
         let input = Input { snapshot: &self.snapshot, environment: "", local_root: local_root(context)?, workers: context.workers() };
         evaluator().check(&input, environments).map_err(|error| CommandError::of(Exit::Failed, &error))
+    }
+
+    /// What the components say of themselves, and what is wrong with the definitions.
+    pub(crate) fn describe(&self) -> Result<(Vec<Description>, Vec<Diagnostic>), CommandError> {
+        evaluator().describe(&self.snapshot).map_err(|error| CommandError::of(Exit::Failed, &error))
     }
 
     /// Diagnostics as people read them.

@@ -65,7 +65,7 @@ fn recipe() -> BundleRecipe {
         features: vec!["tls".to_owned()],
         attributes: BTreeMap::new(),
         output: ObjectId::placeholder("a/web"),
-        steps: steps().into_iter().map(|kind| Step { at: at.clone(), kind }).collect(),
+        steps: steps().into_iter().map(|kind| Step { at: at.clone(), within: Vec::new(), kind }).collect(),
         messages: Vec::new(),
     };
     let host = HostModel {

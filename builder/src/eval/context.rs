@@ -79,6 +79,25 @@ pub(super) struct Context {
     pub(super) features: Vec<String>,
     host: usize,
     pub(super) collected: RefCell<Collected>,
+    /// What is being configured, from the outermost component inwards.
+    trail: RefCell<Vec<Crumb>>,
+}
+
+/// A part of a trail.
+#[derive(Debug, Clone)]
+struct Crumb {
+    text: String,
+    /// Whether it is a step, which its place names already.
+    step: bool,
+}
+
+/// How far things were before a component was evaluated that is not added.
+pub(super) struct Mark {
+    steps: usize,
+    provided: usize,
+    tree: BTreeMap<RelPath, (Location, bool)>,
+    needed: BTreeMap<RelPath, RelPath>,
+    names: BTreeMap<(&'static str, String), Location>,
 }
 
 impl Context {
@@ -90,6 +109,7 @@ impl Context {
             features: task.features.to_vec(),
             host: task.host,
             collected: RefCell::default(),
+            trail: RefCell::default(),
         }
     }
 
@@ -132,13 +152,56 @@ impl Context {
         format!("{}/state/{}/{}/{name}", self.scene.root, self.scene.profile, self.component)
     }
 
+    /// Notes that a component, or an attribute of one, is being configured. What fails before [`Self::leave`] is told with it.
+    pub(super) fn enter(&self, text: String) {
+        self.trail.borrow_mut().push(Crumb { text, step: false });
+    }
+
+    /// Notes that a step is being added, by its label such as ``File `app.conf` ``.
+    pub(super) fn enter_step(&self, label: &str) {
+        let text =
+            label.split_once(" `").map_or_else(|| label.to_owned(), |(kind, name)| format!("{kind}({})", name.trim_end_matches('`')));
+        self.trail.borrow_mut().push(Crumb { text, step: true });
+    }
+
+    /// Notes that it is done.
+    pub(super) fn leave(&self) {
+        self.trail.borrow_mut().pop();
+    }
+
+    /// Where evaluation is, as breadcrumbs, if it is inside of more than the component that the environment names.
+    fn breadcrumbs(&self) -> Option<String> {
+        let trail = self.trail.borrow();
+        let inside = trail.iter().filter(|crumb| !crumb.step).count() > 1;
+        inside.then(|| trail.iter().map(|crumb| crumb.text.as_str()).collect::<Vec<_>>().join(" > "))
+    }
+
+    /// Remembers how far things are.
+    pub(super) fn mark(&self) -> Mark {
+        let collected = self.collected.borrow();
+        let Collected { tree, needed, names, outcome, .. } = &*collected;
+        let (steps, provided) = (outcome.steps.len(), outcome.provided.len());
+        Mark { steps, provided, tree: tree.clone(), needed: needed.clone(), names: names.clone() }
+    }
+
+    /// Drops what was added since.
+    pub(super) fn rewind(&self, mark: Mark) {
+        let mut collected = self.collected.borrow_mut();
+        collected.outcome.steps.truncate(mark.steps);
+        collected.outcome.provided.truncate(mark.provided);
+        (collected.tree, collected.needed, collected.names) = (mark.tree, mark.needed, mark.names);
+    }
+
     /// Notes a mistake that evaluation can live with.
-    pub(super) fn report(&self, diagnostic: Diagnostic) {
+    pub(super) fn report(&self, mut diagnostic: Diagnostic) {
+        diagnostic.within.extend(self.breadcrumbs());
         self.collected.borrow_mut().outcome.diagnostics.push(diagnostic);
     }
 
     pub(super) fn push_step(&self, at: Location, kind: StepKind) {
-        self.collected.borrow_mut().outcome.steps.push(Step { at, kind });
+        let trail = self.trail.borrow();
+        let within = trail.iter().skip(1).filter(|crumb| !crumb.step).map(|crumb| crumb.text.clone()).collect();
+        self.collected.borrow_mut().outcome.steps.push(Step { at, within, kind });
     }
 
     /// Claims a name that one component may use once; the second use is a mistake.
@@ -228,6 +291,11 @@ impl Context {
 
     /// What was collected, with the error that ended the evaluation, if one did.
     pub(super) fn into_outcome(self, task: &Task<'_>, failure: Option<Diagnostic>) -> Outcome {
+        let breadcrumbs = self.breadcrumbs();
+        let failure = failure.map(|mut failure| {
+            failure.within.extend(breadcrumbs);
+            failure
+        });
         let Collected { made, mut outcome, .. } = self.collected.into_inner();
         if failure.is_none() {
             for forgotten in made.iter().filter(|made| made.added.is_none()) {

@@ -4,6 +4,7 @@ use starlark::values::dict::{AllocDict, DictRef};
 use starlark::values::float::StarlarkFloat;
 use starlark::values::list::{AllocList, ListRef};
 use starlark::values::none::NoneType;
+use starlark::values::record::Record;
 use starlark::values::structs::StructRef;
 use starlark::values::tuple::TupleRef;
 use starlark::values::{Heap, UnpackValue, Value, ValueLike};
@@ -53,9 +54,12 @@ fn convert(value: Value<'_>, levels: usize, left: &mut usize) -> Result<Data, St
     } else if let Some(fields_of) = StructRef::from_value(value) {
         let converted = fields_of.iter().map(|(name, value)| Ok((name.as_str().to_owned(), below(value)?)));
         converted.collect::<Result<_, String>>().map(Data::Dict)
+    } else if let Some(record) = Record::from_value(value) {
+        let converted = record.iter().map(|(name, value)| Ok((name.to_owned(), below(value)?)));
+        converted.collect::<Result<_, String>>().map(Data::Dict)
     } else {
         Err(format!(
-            "holds a value of type `{}`; plain values are None, bool, int, float, str, list, dict, struct, Path and Address",
+            "holds a value of type `{}`; plain values are None, bool, int, float, str, list, dict, struct, record, Path and Address",
             value.get_type()
         ))
     }

@@ -87,10 +87,16 @@ pub(super) fn to_diagnostic(error: &starlark::Error) -> Diagnostic {
         let Some(at) = frame.location.as_ref().map(location_of) else { continue };
         let known = diagnostic.location.as_ref() == Some(&at) || diagnostic.notes.iter().any(|note| note.location.as_ref() == Some(&at));
         if !known && super::is_starlark(&at.file) && diagnostic.notes.len() < 6 {
-            diagnostic = diagnostic.note(format!("in a call of `{}`", frame.name.rsplit('.').next().unwrap_or(&frame.name)), at);
+            diagnostic = diagnostic.note(format!("in a call of `{}`", called(&frame.name)), at);
         }
     }
     diagnostic
+}
+
+/// What a frame of the stack is called in the definition: `self.add` is `add`, `<component Shop>` is `Shop`.
+fn called(frame: &str) -> &str {
+    let component = frame.strip_prefix("<component ").and_then(|name| name.strip_suffix('>'));
+    component.unwrap_or_else(|| frame.rsplit('.').next().unwrap_or(frame))
 }
 
 #[expect(clippy::wildcard_enum_match_arm, reason = "the kinds of errors are not exhaustive")]

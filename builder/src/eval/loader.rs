@@ -12,7 +12,7 @@ use starlark::eval::{Evaluator, FileLoader};
 use starlark::syntax::{AstModule, Dialect, DialectTypes};
 use starlark::values::{FreezeError, FrozenHeapName, OwnedFrozenValue, ValueLike};
 
-use super::component::{AttributeInfo, FrozenComponentType};
+use super::component::{FrozenComponentType, Info};
 use super::{failure, messages, nesting, running};
 use crate::diagnostic::{Diagnostic, Location};
 use crate::environment::is_component_name;
@@ -29,10 +29,8 @@ const DEFINITION_FILE: &str = "component.star";
 pub(crate) struct ComponentInfo {
     /// The name in environments.
     pub(crate) name: String,
-    /// Where `component(...)` stands.
-    pub(crate) at: Location,
-    /// Its attributes, in the order of their writing.
-    pub(crate) attributes: Vec<AttributeInfo>,
+    /// What its definition says.
+    pub(crate) info: Info,
     pub(super) value: OwnedFrozenValue,
 }
 
@@ -70,10 +68,11 @@ fn collect(module: &FrozenModule, file: &str, definitions: &mut Definitions, dia
     for variable in names {
         let Ok(Some(value)) = module.get_option(&variable) else { continue };
         let Some(component) = value.value().downcast_ref::<FrozenComponentType>() else { continue };
-        if component.name != variable || component.at.file != file {
+        if component.name != variable || component.info.at.file != file {
             continue;
         }
-        let (at, attributes) = (component.at.clone(), component.attributes.clone());
+        let info = component.info.clone();
+        let at = info.at.clone();
         let name = variable.to_lowercase();
         if !is_component_name(&name) {
             diagnostics.push(
@@ -83,9 +82,9 @@ fn collect(module: &FrozenModule, file: &str, definitions: &mut Definitions, dia
             );
         } else if let Some(other) = definitions.components.get(&name) {
             let message = format!("there are two components `{name}`");
-            diagnostics.push(Diagnostic::new("E0307", message).at(at).note("the other one", other.at.clone()));
+            diagnostics.push(Diagnostic::new("E0307", message).at(at).note("the other one", other.info.at.clone()));
         } else {
-            definitions.components.insert(name.clone(), ComponentInfo { name, at, attributes, value });
+            definitions.components.insert(name.clone(), ComponentInfo { name, info, value });
         }
     }
 }

@@ -16,7 +16,7 @@ pub(super) fn push(messages: &mut Vec<String>, text: &str) {
 }
 
 /// Escape sequences must not reach the terminal of the one who reads.
-fn clean(text: &str) -> String {
+pub(super) fn clean(text: &str) -> String {
     let mut end = text.len().min(MESSAGE_BYTES_MAX);
     while !text.is_char_boundary(end) {
         end -= 1;

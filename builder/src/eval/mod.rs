@@ -7,6 +7,7 @@
 #![expect(unsafe_code, reason = "the derives of starlark write `unsafe impl ProvidesStaticType`; no other unsafe code is here")]
 
 mod add;
+mod attribute;
 mod component;
 mod context;
 mod convert;
@@ -30,6 +31,7 @@ use std::sync::Arc;
 use starlark::environment::{Globals, GlobalsBuilder, LibraryExtension, Module};
 use starlark::eval::Evaluator;
 
+pub(crate) use attribute::AttributeInfo;
 pub(crate) use context::{ENVIRONMENT_FIELDS, HOST_FIELDS, Scene};
 pub(crate) use failure::{LIMITS_HINT, TOO_MUCH_MEMORY, TOO_MUCH_TIME};
 pub(crate) use loader::{ComponentInfo, Definitions, load_definitions};
@@ -40,9 +42,8 @@ use crate::evaluator::LIMITS;
 use crate::model::Step;
 use context::Context;
 
-/// The name of every thread that evaluates. The evaluator panics at values of several GiB; that is caught and becomes a diagnostic, so a
-/// program's panic hook does well to be silent on these threads.
-pub const EVALUATION_THREAD: &str = "evaluation";
+/// The name of every thread that evaluates. The evaluator panics at values of several GiB; that is caught and becomes a diagnostic.
+pub(crate) const EVALUATION_THREAD: &str = "evaluation";
 
 /// The stack of a thread that evaluates. The evaluator recurses; with this size 20,000 levels of nesting were survived.
 pub(crate) const STACK_BYTES: usize = 64 << 20;
@@ -117,7 +118,7 @@ pub(crate) struct Task<'a> {
 /// Evaluates one instance against the frozen resources of the round before. Must run on a stack of [`STACK_BYTES`].
 pub(crate) fn evaluate_instance(scene: &Arc<Scene>, task: &Task<'_>, resources: &Arc<Resources>) -> Outcome {
     let context = Context::new(scene.clone(), task, resources.clone());
-    let _running = running::begin(Some((&task.component.name, &context.host().name)), &task.component.at);
+    let _running = running::begin(Some((&task.component.name, &context.host().name)), &task.component.info.at);
     let result = catch_unwind(AssertUnwindSafe(|| {
         Module::with_temp_heap(|module| {
             let mut evaluator = Evaluator::new(&module);
@@ -130,11 +131,11 @@ pub(crate) fn evaluate_instance(scene: &Arc<Scene>, task: &Task<'_>, resources: 
     }));
     let failure = match result {
         Ok(result) => result.err().map(|diagnostic| *diagnostic),
-        Err(panic) => Some(gave_up(&*panic, &task.component.at)),
+        Err(panic) => Some(gave_up(&*panic, &task.component.info.at)),
     };
     // What has no place of its own, such as running out of steps, is the component's.
     let failure = failure.map(|mut failure| {
-        failure.location.get_or_insert_with(|| task.component.at.clone());
+        failure.location.get_or_insert_with(|| task.component.info.at.clone());
         failure
     });
     context.into_outcome(task, failure)
@@ -217,7 +218,13 @@ fn globals() -> Globals {
 
 /// What sarsen adds.
 fn own_builtins(globals: GlobalsBuilder) -> GlobalsBuilder {
-    globals.with(component::builtins).with(values::builtins).with(steps::content).with(steps::host).with(steps::activation)
+    globals
+        .with(attribute::builtins)
+        .with(component::builtins)
+        .with(values::builtins)
+        .with(steps::content)
+        .with(steps::host)
+        .with(steps::activation)
 }
 
 #[cfg(test)]

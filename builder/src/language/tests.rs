@@ -8,13 +8,12 @@ use crate::environment::keys::HOST;
 use crate::snapshot::Snapshot;
 use crate::{Assessment, Input, assess};
 
+/// Where examples are evaluated.
+const ENVIRONMENT: &str = "[hosts]\nweb1 = [\"it\"]\ndb1 = [\"other\"]\n[resolver]\n\"www.example.net\" = [\"192.0.2.7\"]\n";
+
 /// What examples may use beside the definition, and whom they meet.
-const SURROUNDINGS: [(&str, &str); 8] = [
+const SURROUNDINGS: [(&str, &str); 7] = [
     ("sarsen.toml", "[project]\nname = \"demo\"\n"),
-    (
-        "environments/dev/environment.toml",
-        "[hosts]\nweb1 = [\"it\"]\ndb1 = [\"other\"]\n[resolver]\n\"www.example.net\" = [\"192.0.2.7\"]\n",
-    ),
     (
         "components/other/component.star",
         "def configure(self):\n    self.provide(\"backend:address\", Address(\"db1\", 1))\n    self.provide(\"db:address\", Address(\"db1\", 2))\nOther = component(configure = configure)\n",
@@ -29,25 +28,22 @@ const SURROUNDINGS: [(&str, &str); 8] = [
     ),
 ];
 
-/// An example as a definition: it is one, or the body of one's `configure`.
-fn definition(example: &str) -> String {
-    if example.contains("= component(") {
-        let bound = example
-            .lines()
-            .rev()
-            .find_map(|line| line.strip_suffix("= component(").or(line.split_once(" = component(").map(|(name, _)| name)));
-        return format!("{example}\n{}\n", bound.map_or(String::new(), |name| format!("It = component(configure = configure, attributes = {{\"unused_{}\": attribute(int, default = 1), \"port\": attribute(int, default = 1), \"admin\": attribute(str, default = None)}})", name.trim())));
+/// An example as a definition, and the name of its component: it is one, or the body of one's `configure`.
+fn definition(example: &str) -> (String, String) {
+    let bound = example.lines().rev().find_map(|line| line.split_once(" = component(")).map(|(name, _)| name.to_lowercase());
+    if let Some(name) = bound {
+        return (format!("{example}\n"), name);
     }
     let body: String = example.lines().map(|line| if line.is_empty() { "\n".to_owned() } else { format!("    {line}\n") }).collect();
-    format!(
-        "def configure(self):\n{body}\nIt = component(configure = configure, attributes = {{\"port\": attribute(int, default = 8080)}})\n"
-    )
+    let component = "It = component(configure = configure, attributes = {\"port\": attribute(int, default = 8080)})";
+    (format!("def configure(self):\n{body}\n{component}\n"), "it".to_owned())
 }
 
 fn evaluate_example(name: &str, example: &str) -> Result<(), String> {
-    let definition = definition(example);
-    let files = SURROUNDINGS.into_iter().chain([("components/it/component.star", definition.as_str())]);
-    let snapshot = Snapshot::from_texts(files);
+    let (definition, component) = definition(example);
+    let environment = ENVIRONMENT.replace("\"it\"", &format!("\"{component}\""));
+    let files = [("components/it/component.star", definition.as_str()), ("environments/dev/environment.toml", environment.as_str())];
+    let snapshot = Snapshot::from_texts(SURROUNDINGS.into_iter().chain(files));
     let Assessment { model, diagnostics } =
         assess(&Input { snapshot: &snapshot, environment: "dev", local_root: "/home/me/sarsen", workers: 1 });
     let said = render_diagnostics(&diagnostics, &snapshot, false);

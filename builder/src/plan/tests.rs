@@ -31,7 +31,7 @@ fn host(name: &str, steps: Vec<StepKind>) -> HostModel {
         features: Vec::new(),
         attributes: BTreeMap::new(),
         output: ObjectId::placeholder(&format!("{name}/app")),
-        steps: steps.into_iter().zip(1..).map(|(kind, line)| Step { at: at(line), kind }).collect(),
+        steps: steps.into_iter().zip(1..).map(|(kind, line)| Step { at: at(line), within: Vec::new(), kind }).collect(),
         messages: Vec::new(),
     };
     HostModel { name: name.to_owned(), fqdn: name.to_owned(), platform: None, ignore: false, tags: Vec::new(), components: vec![component] }
@@ -49,6 +49,7 @@ fn model(hosts: Vec<HostModel>) -> Model {
         timeout_s: 1,
         hosts,
         resources: Vec::new(),
+        uses: Vec::new(),
     }
 }
 

@@ -6,14 +6,15 @@
 mod report;
 mod rounds;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex};
 
 use crate::data::Data;
+use crate::describe::{Description, describe_here};
 use crate::diagnostic::{Diagnostic, Severity, sort_diagnostics};
 use crate::environment::{Environment, Overrides, parse_environment, parse_project};
 use crate::eval::{ComponentInfo, Definitions, EVALUATION_THREAD, Resources, STACK_BYTES, Scene, load_definitions};
-use crate::model::{ComponentModel, Fleet, FleetHost, HostModel, Model, Resource};
+use crate::model::{ComponentModel, Fleet, FleetHost, HostModel, Model, Resource, ResourceUse};
 use crate::snapshot::Snapshot;
 use rounds::Instance;
 pub(crate) use rounds::ROUNDS_MAX;
@@ -51,17 +52,25 @@ pub fn evaluate(input: &Input<'_>) -> Result<Model, Vec<Diagnostic>> {
 
 /// Evaluates one environment of a project and keeps warnings.
 pub fn assess(input: &Input<'_>) -> Assessment {
-    let mut assessment = std::thread::scope(|scope| {
-        let thread = std::thread::Builder::new()
-            .name(EVALUATION_THREAD.to_owned())
-            .stack_size(STACK_BYTES)
-            .spawn_scoped(scope, || assess_here(input));
-        let result = thread.ok().and_then(|thread| thread.join().ok());
-        let diagnostic = || Diagnostic::new("E0299", "the evaluator gave up").hint("is there enough memory for a stack of 64 MiB?");
-        result.unwrap_or_else(|| Assessment { model: None, diagnostics: vec![diagnostic()] })
-    });
+    let gave_up = |diagnostic: Box<Diagnostic>| Assessment { model: None, diagnostics: vec![*diagnostic] };
+    let mut assessment = on_large_stack(|| assess_here(input)).unwrap_or_else(gave_up);
     sort_diagnostics(&mut assessment.diagnostics);
     assessment
+}
+
+/// Reads what the components of a project say of themselves; what is wrong with the definitions comes with it.
+pub fn describe(snapshot: &Snapshot) -> (Vec<Description>, Vec<Diagnostic>) {
+    on_large_stack(|| describe_here(snapshot)).unwrap_or_else(|diagnostic| (Vec::new(), vec![*diagnostic]))
+}
+
+/// Runs what evaluates on a thread that has the stack for it.
+fn on_large_stack<T: Send>(work: impl FnOnce() -> T + Send) -> Result<T, Box<Diagnostic>> {
+    std::thread::scope(|scope| {
+        let thread = std::thread::Builder::new().name(EVALUATION_THREAD.to_owned()).stack_size(STACK_BYTES).spawn_scoped(scope, work);
+        let result = thread.ok().and_then(|thread| thread.join().ok());
+        let diagnostic = || Diagnostic::new("E0299", "the evaluator gave up").hint("is there enough memory for a stack of 64 MiB?");
+        result.ok_or_else(|| Box::new(diagnostic()))
+    })
 }
 
 /// Finds the hosts of one environment and how they are reached; components are not looked at, so a broken one is no obstacle.
@@ -141,8 +150,15 @@ fn check_names(snapshot: &Snapshot, environment: &Environment, definitions: &Def
         }
     };
     for assignment in environment.hosts.iter().flat_map(|host| &host.components) {
-        if !definitions.components.contains_key(&assignment.component) {
+        let Some(component) = definitions.components.get(&assignment.component) else {
             diagnostics.push(unknown(&assignment.span, "E0110", &assignment.component));
+            continue;
+        };
+        let Some(declared) = &component.info.features else { continue };
+        for feature in assignment.features.iter().filter(|feature| !declared.contains(feature)) {
+            let message = format!("`{}` has no feature `{feature}`", assignment.component);
+            let diagnostic = assignment.span.diagnostic(snapshot, "E0113", message).note("defined here", component.info.at.clone());
+            diagnostics.push(diagnostic.hint_names(feature, declared.iter().map(String::as_str)));
         }
     }
     for overrides in &environment.overrides {
@@ -166,7 +182,7 @@ fn attributes(
         let mut given = overrides.map_or_else(BTreeMap::new, |overrides| accept_overrides(snapshot, component, overrides, diagnostics));
         let mut values = Vec::new();
         let mut missing = Vec::new();
-        for attribute in &component.attributes {
+        for attribute in &component.info.attributes {
             match given.remove(attribute.name.as_str()).or_else(|| attribute.default.clone()) {
                 Some(value) => values.push((attribute.name.clone(), value)),
                 None => missing.push(attribute.name.as_str()),
@@ -175,7 +191,7 @@ fn attributes(
         let used = environment.hosts.iter().flat_map(|host| &host.components).find(|assignment| assignment.component == *name);
         if let (Some(used), false, true) = (used, missing.is_empty(), diagnostics.len() == known) {
             let message = format!("`{name}` has no value for {}", crate::diagnostic::list_names(&missing));
-            let diagnostic = used.span.diagnostic(snapshot, "E0304", message).note("defined here", component.at.clone());
+            let diagnostic = used.span.diagnostic(snapshot, "E0304", message).note("defined here", component.info.at.clone());
             diagnostics.push(diagnostic.hint(format!("set it in [components.{name}], or give the attribute a default")));
         }
         if missing.is_empty() {
@@ -193,9 +209,9 @@ fn accept_overrides<'a>(
 ) -> BTreeMap<&'a str, Data> {
     let mut given = BTreeMap::new();
     for (name, span, data) in &overrides.attributes {
-        let Some(attribute) = component.attributes.iter().find(|attribute| attribute.name == *name) else {
+        let Some(attribute) = component.info.attributes.iter().find(|attribute| attribute.name == *name) else {
             let message = format!("`{}` has no attribute `{name}`", component.name);
-            let known = component.attributes.iter().map(|attribute| attribute.name.as_str());
+            let known = component.info.attributes.iter().map(|attribute| attribute.name.as_str());
             diagnostics.push(span.diagnostic(snapshot, "E0303", message).hint_names(name, known));
             continue;
         };
@@ -203,7 +219,7 @@ fn accept_overrides<'a>(
             Ok(data) => drop(given.insert(attribute.name.as_str(), data)),
             Err(refusal) => {
                 let message = format!("attribute `{name}` of `{}` {refusal}", component.name);
-                diagnostics.push(span.diagnostic(snapshot, "E0303", message).note("defined here", component.at.clone()));
+                diagnostics.push(span.diagnostic(snapshot, "E0303", message).note("defined here", component.info.at.clone()));
             }
         }
     }
@@ -221,7 +237,9 @@ fn instances<'a>(
         for assignment in &entry.components {
             let component = definitions.components.get(&assignment.component);
             if let (Some(component), Some(attributes)) = (component, attributes.get(&assignment.component)) {
-                instances.push(Instance::new(component, host, entry.name.clone(), assignment.features.clone(), attributes));
+                let declared = component.info.features.as_ref().filter(|_| assignment.features.is_empty());
+                let features = declared.unwrap_or(&assignment.features).clone();
+                instances.push(Instance::new(component, host, entry.name.clone(), features, attributes));
             }
         }
     }
@@ -242,6 +260,7 @@ fn model(project: String, scene: &Scene, instances: Vec<Instance<'_>>, resources
             components: Vec::new(),
         })
         .collect();
+    let uses: BTreeSet<ResourceUse> = instances.iter().flat_map(uses).collect();
     for instance in instances {
         hosts[instance.host].components.push(ComponentModel {
             name: instance.component.name.clone(),
@@ -268,12 +287,23 @@ fn model(project: String, scene: &Scene, instances: Vec<Instance<'_>>, resources
         jobs: environment.jobs,
         timeout_s: environment.timeout_s,
         hosts,
+        uses: uses.into_iter().collect(),
         resources: resources
             .0
             .iter()
             .flat_map(|(key, provisions)| provisions.iter().map(move |provision| resource(key, provision)))
             .collect(),
     }
+}
+
+fn uses<'a>(instance: &'a Instance<'_>) -> impl Iterator<Item = ResourceUse> + use<'a> {
+    let (host, component) = (&instance.host_name, &instance.component.name);
+    instance.outcome.required.iter().map(|requirement| ResourceUse {
+        key: requirement.key.clone(),
+        host: host.clone(),
+        component: component.clone(),
+        of: requirement.host.clone(),
+    })
 }
 
 #[cfg(test)]

@@ -76,7 +76,7 @@ fn name_restless(instances: &[Instance<'_>], restless: &[usize]) -> Option<Diagn
     let message = format!("resources do not come to rest after {ROUNDS_MAX} rounds: {}", enumerate(&labels));
     let keys: BTreeSet<String> =
         restless.iter().flat_map(|index| &instances[*index].outcome.required).map(|requirement| format!("`{}`", requirement.key)).collect();
-    let at = first.outcome.required.first().map_or_else(|| first.component.at.clone(), |requirement| requirement.at.clone());
+    let at = first.outcome.required.first().map_or_else(|| first.component.info.at.clone(), |requirement| requirement.at.clone());
     let keys: Vec<String> = keys.into_iter().collect();
     let diagnostic = Diagnostic::new("E0503", message).at(at).note(format!("they require {}", enumerate(&keys)), None);
     Some(diagnostic.hint("a value must not depend on itself: does a component provide something made of what it requires?"))
@@ -142,14 +142,27 @@ struct Grouped {
 }
 
 impl Grouped {
-    fn add(&mut self, diagnostic: Diagnostic, instance: &Instance<'_>) {
+    fn add(&mut self, mut diagnostic: Diagnostic, instance: &Instance<'_>) {
         let same_place = self.by_place.entry(diagnostic.location.clone()).or_default();
-        let known = same_place.iter().copied().find(|index| self.groups[*index].0 == diagnostic);
+        // The same mistake in several sub-components is one.
+        let within = std::mem::take(&mut diagnostic.within);
+        let same = |index: &usize| {
+            let Diagnostic { severity, code, message, location, length, notes, hints, within: _ } = &self.groups[*index].0;
+            let other = &diagnostic;
+            (severity, code, message, location) == (&other.severity, &other.code, &other.message, &other.location)
+                && (length, notes, hints) == (&other.length, &other.notes, &other.hints)
+        };
+        let known = same_place.iter().copied().find(same);
         let index = known.unwrap_or_else(|| {
             same_place.push(self.groups.len());
             self.groups.push((diagnostic, BTreeMap::new()));
             self.groups.len() - 1
         });
+        for breadcrumbs in within {
+            if !self.groups[index].0.within.contains(&breadcrumbs) {
+                self.groups[index].0.within.push(breadcrumbs);
+            }
+        }
         let hosts = self.groups[index].1.entry(instance.component.name.clone()).or_default();
         if hosts.last() != Some(&instance.host_name) {
             hosts.push(instance.host_name.clone());

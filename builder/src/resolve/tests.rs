@@ -49,7 +49,7 @@ fn steps_of(body: &str) -> Vec<Step> {
 #[test]
 fn the_seed_example() {
     let steps = steps_of("self.add(Hook(\"touch\", update = \"touch /tmp/asdf\", verify = \"test -e /tmp/asdf\"))");
-    let [Step { at, kind: StepKind::Hook { name, verify, update, timeout_ms, .. } }] = steps.as_slice() else { panic!("{steps:?}") };
+    let [Step { at, kind: StepKind::Hook { name, verify, update, timeout_ms, .. }, .. }] = steps.as_slice() else { panic!("{steps:?}") };
     assert_eq!((name.as_str(), update.as_str(), verify.as_str(), *timeout_ms), ("touch", "touch /tmp/asdf", "test -e /tmp/asdf", 60_000));
     assert_eq!(at.to_string(), "components/it/component.star:2:14");
 }
@@ -215,6 +215,103 @@ fn the_order_of_work_does_not_matter() {
     let one = evaluate(&Input { workers: 1, ..input(&snapshot) }).unwrap();
     let eight = evaluate(&Input { workers: 8, ..input(&shuffled) }).unwrap();
     assert_eq!(one, eight);
+}
+
+const EVERYTHING: &str = r#"
+Backend = record(host = str, weight = field(int, 1))
+
+def configure_user(self):
+    self.fqdn = "%s@%s" % (self.login, self.host.fqdn)
+    self.add(File("users/" + self.login, content = self.parent.name))
+    self.provide("user", self.login)
+
+User = component(configure = configure_user, attributes = {"login": attribute(str), "shell": attribute(str, default = None)}, positional = "login")
+
+def configure(self):
+    seen = self.evaluate(User("ghost"))
+    self.add(User("joe", shell = None))
+    self.warn("port %d is taken" % self.listen.port)
+    texts = [self.url, self.backend.host, str(self.backend.weight), self.level, self.listen.v4, str(self.spool / "x"), seen.fqdn]
+    texts += self.features + self.require("user", host = self.host) + [str(self.anything)]
+    self.add(File("out", content = " ".join(texts), raw = True))
+
+def configure_debian(self):
+    self.add(File("debian", content = ""))
+
+It = component(
+    configure = configure,
+    platforms = {"debian12": configure_debian, "nixos": lambda self: self.fail("this is no nixos")},
+    features = ["web", "jobs"],
+    attributes = {
+        "listen": attribute(Address),
+        "url": attribute(str, default = "http://{{ host.fqdn }}/", expand = True),
+        "backend": attribute(Backend, default = {"host": "localhost"}),
+        "level": attribute(str, default = "info", convert = lambda level: level.upper()),
+        "spool": attribute("Path", default = "/var/spool/it"),
+        "anything": attribute(typing.Any),
+    },
+)
+"#;
+
+#[test]
+fn attributes_are_converted_and_components_configured_as_they_say() {
+    let snapshot = project(&[
+        (
+            "environments/dev/environment.toml",
+            "[environment]\nplatform = \"debian12\"\nhost_domain = \"example.net\"\n[hosts]\nweb1 = [\"it\"]\n[components.it]\nlisten = \"www:80\"\nlevel = \"debug\"\nanything = [1]\n[resolver]\nwww = [\"192.0.2.7\"]\n",
+        ),
+        ("components/it/component.star", EVERYTHING),
+    ]);
+    let Assessment { model, diagnostics } = assess(&input(&snapshot));
+    let said = render_diagnostics(&diagnostics, &snapshot, false);
+    let model = model.unwrap_or_else(|| panic!("{said}"));
+    let files: Vec<_> = steps(&model)
+        .iter()
+        .map(|step| {
+            let StepKind::File { path, content, .. } = &step.kind else { panic!("{step:?}") };
+            format!("{}{path}={}", step.within.join(">"), String::from_utf8_lossy(content))
+        })
+        .collect();
+    let out = "out=http://web1.example.net/ localhost 1 DEBUG 192.0.2.7 /var/spool/it/x ghost@web1.example.net jobs web joe [1]";
+    assert_eq!(files, ["User(joe)users/joe=it", out, "debian="]);
+    assert_eq!(diagnostics.iter().map(|d| (d.code, d.message.as_str())).collect::<Vec<_>>(), [("E0310", "port 80 is taken")]);
+}
+
+/// A small generator of numbers, so that the order differs from seed to seed and not from run to run.
+fn shuffle<T>(values: &mut [T], seed: &mut u64) {
+    for index in (1..values.len()).rev() {
+        *seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        values.swap(index, usize::try_from(*seed >> 33).unwrap() % (index + 1));
+    }
+}
+
+#[test]
+fn neither_order_nor_number_of_threads_matters() {
+    let chain = |number: usize| {
+        let text = format!(
+            "def configure(self):\n    found = sorted(self.require(\"k{}\", strict = False))\n    here = self.require(\"k{number}\", host = self.host.name, strict = False)\n    self.provide(\"k{number}\", self.host.name + \"/{number}\")\n    self.add(File(\"n\", content = \" \".join(found + here)))\nC{number} = component(configure = configure)\n",
+            (number + 1) % 6
+        );
+        (format!("components/c{number}/component.star"), text)
+    };
+    let mut files: Vec<(String, String)> = (0..6).map(chain).collect();
+    let mut hosts: Vec<String> = (0..7).map(|host| format!("h{host}")).collect();
+    let mut names: Vec<String> = (0..6).map(|number| format!("c{number}")).collect();
+    let mut first = None;
+    for mut seed in 1..=20u64 {
+        let workers = usize::try_from(seed % 8 + 1).unwrap();
+        shuffle(&mut files, &mut seed);
+        shuffle(&mut hosts, &mut seed);
+        shuffle(&mut names, &mut seed);
+        let environment = format!("[hosts]\n{}", hosts.iter().map(|host| format!("{host} = {names:?}\n")).collect::<Vec<_>>().concat());
+        let texts = files.iter().map(|(path, text)| (path.as_str(), text.as_str()));
+        let snapshot = Snapshot::from_texts([SARSEN, ("environments/dev/environment.toml", environment.as_str())].into_iter().chain(texts));
+        let model = evaluate(&Input { workers, ..input(&snapshot) }).unwrap();
+        assert_eq!(first.get_or_insert_with(|| model.clone()), &model);
+    }
+    let model = first.unwrap();
+    let StepKind::File { content, .. } = &model.hosts[2].components[5].steps[0].kind else { panic!() };
+    assert_eq!(String::from_utf8_lossy(content), "h0/0 h1/0 h2/0 h3/0 h4/0 h5/0 h6/0 h2/5");
 }
 
 #[test]

@@ -78,6 +78,7 @@ fn model(hosts: Vec<HostModel>) -> Model {
         timeout_s: 10,
         hosts,
         resources: Vec::new(),
+        uses: Vec::new(),
     }
 }
 
@@ -92,7 +93,7 @@ fn component(host: &str, name: &str, steps: Vec<StepKind>) -> ComponentModel {
         features: Vec::new(),
         attributes: BTreeMap::new(),
         output: ObjectId::placeholder(&format!("{host}/{name}")),
-        steps: steps.into_iter().zip(1..).map(|(kind, line)| Step { at: at(line), kind }).collect(),
+        steps: steps.into_iter().zip(1..).map(|(kind, line)| Step { at: at(line), within: Vec::new(), kind }).collect(),
         messages: Vec::new(),
     }
 }

@@ -32,6 +32,8 @@ struct Entry<'a> {
     location: Option<Place<'a>>,
     notes: Vec<Remark<'a>>,
     hints: &'a [String],
+    /// The sub-components it concerns, as breadcrumbs.
+    within: &'a [String],
 }
 
 #[derive(Serialize)]
@@ -86,5 +88,6 @@ fn entry(diagnostic: &Diagnostic) -> Entry<'_> {
         location: Place::of(diagnostic.location.as_ref()),
         notes: diagnostic.notes.iter().map(|note| Remark { message: &note.message, location: Place::of(note.location.as_ref()) }).collect(),
         hints: &diagnostic.hints,
+        within: &diagnostic.within,
     }
 }

@@ -1,9 +1,9 @@
 //! `sarsen show`: the evaluated model of an environment.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use clap::Args;
-use sarsen_builder::model::{ComponentModel, Connect, HostModel, Model, Step, StepKind};
+use sarsen_builder::model::{ComponentModel, Connect, HostModel, Model, Resource, ResourceUse, Step, StepKind};
 use sarsen_store::manifest::{Probe, Requirement};
 use serde::Serialize;
 
@@ -18,6 +18,9 @@ use crate::render::{columns, push_line};
 pub(crate) struct Arguments {
     #[command(flatten)]
     environment: Environment,
+    /// Print who uses what of whom, as a graph in DOT
+    #[arg(long, conflicts_with = "format")]
+    dot: bool,
 }
 
 #[derive(Serialize)]
@@ -29,6 +32,7 @@ struct Report<'a> {
     connect: &'static str,
     hosts: Vec<HostEntry<'a>>,
     resources: Vec<ResourceEntry<'a>>,
+    uses: Vec<UseEntry<'a>>,
 }
 
 #[derive(Serialize)]
@@ -55,6 +59,8 @@ struct StepLine {
     kind: &'static str,
     name: String,
     at: String,
+    /// The sub-components that it belongs to, from the outside inwards.
+    within: Vec<String>,
 }
 
 #[derive(Serialize)]
@@ -66,9 +72,19 @@ struct ResourceEntry<'a> {
     value: &'a str,
 }
 
+#[derive(Serialize)]
+struct UseEntry<'a> {
+    key: &'a str,
+    host: &'a str,
+    component: &'a str,
+    /// The only host whose values are wanted.
+    of: Option<&'a str>,
+}
+
 pub(crate) fn run(arguments: &Arguments, context: &Context) -> Result<Exit, CommandError> {
     let model = Project::open(context)?.model(context, &arguments.environment.environment)?;
     match context.format {
+        _ if arguments.dot => context.print(&dot(&model))?,
         Format::Json => context.print_json(&report(&model))?,
         Format::Text => context.print(&text(&report(&model)))?,
     }
@@ -87,10 +103,15 @@ fn report(model: &Model) -> Report<'_> {
         },
         hosts: model.hosts.iter().map(host).collect(),
         resources: model.resources.iter().map(resource).collect(),
+        uses: model.uses.iter().map(usage).collect(),
     }
 }
 
-fn resource(resource: &sarsen_builder::model::Resource) -> ResourceEntry<'_> {
+fn usage(usage: &ResourceUse) -> UseEntry<'_> {
+    UseEntry { key: &usage.key, host: &usage.host, component: &usage.component, of: usage.of.as_deref() }
+}
+
+fn resource(resource: &Resource) -> ResourceEntry<'_> {
     ResourceEntry { key: &resource.key, host: &resource.host, component: &resource.component, value: &resource.value }
 }
 
@@ -129,7 +150,7 @@ fn step(step: &Step) -> StepLine {
         StepKind::HealthCheck { name, probe, .. } => ("health check", format!("{name}: {}", probe_words(probe))),
         StepKind::Requirement(requirement) => ("requirement", requirement_words(requirement)),
     };
-    StepLine { kind, name, at: format!("{}:{}:{}", step.at.file, step.at.line, step.at.column) }
+    StepLine { kind, name, at: step.at.to_string(), within: step.within.clone() }
 }
 
 fn probe_words(probe: &Probe) -> String {
@@ -163,9 +184,7 @@ fn text(report: &Report<'_>) -> String {
             let attributes: Vec<[String; 2]> =
                 component.attributes.iter().map(|(name, value)| [name.clone(), format!("= {value}")]).collect();
             text.push_str(&columns(&attributes, 4));
-            let steps: Vec<[String; 3]> =
-                component.steps.iter().map(|step| [step.kind.to_owned(), step.name.clone(), step.at.clone()]).collect();
-            text.push_str(&columns(&steps, 4));
+            push_steps(&mut text, &component.steps);
             component.messages.iter().for_each(|message| push_line(&mut text, &format!("    {message}")));
         }
     }
@@ -179,4 +198,46 @@ fn text(report: &Report<'_>) -> String {
         text.push_str(&columns(&rows, 2));
     }
     text
+}
+
+/// The steps as a tree: those of a sub-component stand below its name.
+fn push_steps(text: &mut String, steps: &[StepLine]) {
+    let mut above: &[String] = &[];
+    for group in steps.chunk_by(|a, b| a.within == b.within) {
+        let within = group[0].within.as_slice();
+        let shared = above.iter().zip(within).take_while(|(a, b)| a == b).count();
+        for (level, name) in within.iter().enumerate().skip(shared) {
+            push_line(text, &format!("{}{name}", " ".repeat(4 + 2 * level)));
+        }
+        let rows: Vec<[String; 3]> = group.iter().map(|step| [step.kind.to_owned(), step.name.clone(), step.at.clone()]).collect();
+        text.push_str(&columns(&rows, 4 + 2 * within.len()));
+        above = within;
+    }
+}
+
+/// Components in their hosts, and an arrow from whoever provides a resource to whoever requires it.
+fn dot(model: &Model) -> String {
+    let quote = |text: &str| format!("\"{}\"", text.replace('\\', "\\\\").replace('"', "\\\""));
+    let title = quote(&format!("{} {}", model.project, model.environment));
+    let mut text = format!("digraph {title} {{\n  rankdir = LR;\n  node [shape = box];\n");
+    for (number, host) in model.hosts.iter().enumerate() {
+        push_line(&mut text, &format!("  subgraph cluster_{number} {{\n    label = {};", quote(&host.name)));
+        for component in &host.components {
+            let node = quote(&format!("{}/{}", host.name, component.name));
+            push_line(&mut text, &format!("    {node} [label = {}];", quote(&component.name)));
+        }
+        push_line(&mut text, "  }");
+    }
+    let mut arrows = BTreeSet::new();
+    for usage in &model.uses {
+        let wanted = |resource: &&Resource| resource.key == usage.key && usage.of.as_ref().is_none_or(|host| *host == resource.host);
+        let to = format!("{}/{}", usage.host, usage.component);
+        for resource in model.resources.iter().filter(wanted) {
+            arrows.insert((format!("{}/{}", resource.host, resource.component), to.clone(), usage.key.as_str()));
+        }
+    }
+    for (from, to, key) in arrows {
+        push_line(&mut text, &format!("  {} -> {} [label = {}];", quote(&from), quote(&to), quote(key)));
+    }
+    text + "}\n"
 }
