@@ -149,6 +149,25 @@ impl Message {
         Ok(message)
     }
 
+    /// How many bytes of contents it carries, packed.
+    pub(crate) const fn content_bytes(&self) -> usize {
+        match self {
+            Self::Contents(bytes) | Self::Patch(bytes) | Self::Delta(bytes) => bytes.len(),
+            Self::Offer { .. }
+            | Self::Present { .. }
+            | Self::Difference { .. }
+            | Self::Closure(_)
+            | Self::LackedObjects(_)
+            | Self::Manifests(_)
+            | Self::LackedContents(_)
+            | Self::Refused
+            | Self::Acknowledge
+            | Self::End
+            | Self::Done(_)
+            | Self::Error(_) => 0,
+        }
+    }
+
     /// What the message is, for an error about its place.
     pub(crate) fn describe(&self) -> &'static str {
         match self {

@@ -160,11 +160,12 @@ impl<S: Sink> Receiver<S> {
         if (listed.len() as u64) < count {
             return Ok(Stage::Listing { listed, count, common, rule });
         }
-        if listed.len() as u64 != count || listed.iter().collect::<BTreeSet<_>>().len() != listed.len() {
+        let distinct: BTreeSet<&ObjectRef> = listed.iter().collect();
+        if listed.len() as u64 != count || distinct.len() != listed.len() {
             return Err(TransferError::Malformed { what: "the closure is longer than announced, or names an object twice" });
         }
         for root in &self.roots {
-            if !listed.contains(root) && self.sink.lacks(root)? {
+            if !distinct.contains(root) && self.sink.lacks(root)? {
                 return Err(TransferError::Malformed { what: "the closure does not hold its roots" });
             }
         }

@@ -234,6 +234,7 @@ impl<S: Source> Machine for Sender<'_, S> {
                 Stage::Manifests { listed, lacked, common, asking } => self.tell_manifests(&listed, &lacked, &common, asking)?,
                 Stage::Contents(mut sending, asking) => match sending.next(self.store, self.pace.levels())? {
                     Next::Send(message) => {
+                        self.pace.sent(message.content_bytes());
                         self.stage = Stage::Contents(sending, asking);
                         return Ok(Step::Send(message));
                     }
