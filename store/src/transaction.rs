@@ -204,6 +204,8 @@ impl Transaction {
             self.forget(&path);
             return Ok(object);
         }
+        // One that is too long could never be read again.
+        manifest.encoded_bytes().map_err(unusable(&object.name))?;
         let manifest_path = self.fresh_path("manifest");
         staging::write_manifest(&manifest_path, &manifest)?;
         self.staged.insert(object.clone(), Staged { path, manifest_path, manifest });

@@ -71,6 +71,11 @@ impl Transaction {
             fsutil::remove_file(&path)?;
             return Err(StoreError::WrongContent { what: "a received file".to_owned(), expected: *expected, found });
         }
+        if expected.is_none() && self.has_content(&found)? {
+            // It was not asked for, and is here: a second inode of it would be one that nobody can find.
+            fsutil::remove_file(&path)?;
+            return Ok(found);
+        }
         fsutil::freeze_file(&file, false, &path)?;
         if !self.contents.contains(&(found, false)) {
             self.contents.received().insert((found, false), Received { path, unclaimed: true });

@@ -133,11 +133,13 @@ impl Source for ObjectStore {
 pub(crate) struct ReceivingStore<'a> {
     store: &'a ObjectStore,
     transaction: Option<Transaction>,
+    /// What was published, kept from the collector until the roots have proofs of their own.
+    published: Option<Durable>,
 }
 
 impl<'a> ReceivingStore<'a> {
     pub(crate) const fn new(store: &'a ObjectStore) -> Self {
-        Self { store, transaction: None }
+        Self { store, transaction: None, published: None }
     }
 
     fn transaction(&mut self) -> Result<&mut Transaction, StoreError> {
@@ -187,7 +189,8 @@ impl Sink for ReceivingStore<'_> {
         let transaction = self.transaction()?;
         let mut present = Vec::new();
         for object in worth_naming(store, roots)? {
-            if transaction.relies_on(&object)? {
+            // One that is damaged here is no base for anything; `verify` reports it.
+            if transaction.relies_on(&object)? && store.manifest(&object).is_ok() {
                 present.push(object);
             }
         }
@@ -231,10 +234,10 @@ impl Sink for ReceivingStore<'_> {
     }
 
     fn publish(&mut self) -> Result<(), StoreError> {
-        match self.transaction.take() {
-            Some(transaction) => transaction.barrier().map(drop),
-            None => Ok(()),
+        if let Some(transaction) = self.transaction.take() {
+            self.published = Some(transaction.barrier()?);
         }
+        Ok(())
     }
 
     fn keep_contents(&mut self) {

@@ -1,5 +1,7 @@
 //! Updates told by what the receiver has: how little travels, and what happens when the old contents or the deltas are not right.
 
+use std::os::unix::fs::MetadataExt;
+
 use super::*;
 use crate::transfer::varint::{decode_varint, encode_varint};
 
@@ -99,6 +101,31 @@ fn what_the_sender_has_damaged_is_no_base() {
     let second = package(&from, 2, LARGE);
     copy(&from, &to, std::slice::from_ref(&second)).1.unwrap();
     assert_eq!(to.verify().unwrap(), []);
+}
+
+#[test]
+fn what_came_without_being_asked_for_is_kept_once() {
+    let ((_a, from), (_b, to)) = (store(), store());
+    copy(&from, &to, &[put(&from, "package", &[file("a", b"a")])]).1.unwrap();
+    // Another operator's object, of which this sender knows nothing.
+    put(&to, "other", &[file("b", &noise(7, 10_000))]);
+    let second = put(&from, "package", &[file("a", b"a"), file("b", &noise(7, 10_000))]);
+    copy(&from, &to, std::slice::from_ref(&second)).1.unwrap();
+    let inode = |object: &ObjectRef| std::fs::metadata(to.object_path(object).join("b")).unwrap();
+    assert_eq!(inode(&second).nlink(), 3, "the other's, this one's, and the name of the content");
+}
+
+#[test]
+fn a_damaged_manifest_of_an_old_object_stops_nobody() {
+    for damaged_at_sender in [true, false] {
+        let ((_a, from), (_b, to)) = (store(), store());
+        let first = package(&from, 1, 100);
+        copy(&from, &to, std::slice::from_ref(&first)).1.unwrap();
+        let second = package(&from, 2, 100);
+        rewrite(&if damaged_at_sender { &from } else { &to }.manifest_path(&first.id), b"no manifest");
+        copy(&from, &to, std::slice::from_ref(&second)).1.unwrap();
+        assert_eq!(to.verify_object(&second).unwrap(), []);
+    }
 }
 
 /// Copies `root` while `edit` changes what the sender says.
