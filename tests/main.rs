@@ -13,6 +13,7 @@ mod determinism;
 mod errors;
 mod lab;
 mod local;
+mod repair;
 mod shop;
 mod standalone;
 mod store;

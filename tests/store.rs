@@ -185,6 +185,46 @@ fn parts_of_the_store_are_verified_in_turn() {
 }
 
 #[test]
+fn damage_is_repaired_from_another_store_or_an_export() {
+    let world = world_with_site();
+    let object = add(&world, "site");
+    world.sarsen(&["--root", "../data/there", "store", "add", "site"]).expect(0);
+    world.sarsen(&["store", "export", &object, "-o", "site.export"]).expect(0);
+    let file = world.root().join("store").join(&object).join("index.html");
+    for source in ["../data/there", "site.export"] {
+        damage(&file);
+        let left = world.sarsen(&["store", "repair"]).expect(1);
+        left.says("`index.html` in").says("--from");
+        let name = if source.starts_with("..") { "repair_store" } else { "repair_export" };
+        let time = |text: String| text.replace(char::is_numeric, "N");
+        let repaired = world.sarsen(&["store", "repair", "--from", source]).expect(0);
+        assert_snapshot!(name, time(repaired.snapshot()));
+        assert_eq!(fs::read_to_string(&file).expect("the file"), "<h1>one</h1>\n");
+        world.sarsen(&["store", "verify"]).expect(0);
+    }
+    let document = world.sarsen(&["store", "repair", &object, "--format", "json"]).expect(0).json();
+    assert_eq!((document["repaired"].as_array().map(Vec::len), document["left"].as_array().map(Vec::len)), (Some(0), Some(0)));
+    world.sarsen(&["store", "du"]).expect(0).says("only you remove them");
+    let usage = world.sarsen(&["store", "du", "--format", "json"]).expect(0).json();
+    assert_eq!((usage["quarantine"].as_u64(), usage["trash"].as_u64()), (Some(26), Some(0)));
+    assert_eq!(world.sarsen(&["store", "gc", "--format", "json"]).expect(0).json()["quarantine"].as_u64(), Some(26));
+}
+
+#[test]
+fn what_cannot_be_repaired_is_listed_with_what_to_do() {
+    let world = world_with_site();
+    let object = add(&world, "site");
+    damage(&world.root().join("store").join(&object).join("index.html"));
+    assert_snapshot!(
+        "repair_nothing_to_take",
+        world.sarsen(&["store", "repair", &object]).expect(1).snapshot().replace(char::is_numeric, "N")
+    );
+    assert_snapshot!("repair_no_source", world.sarsen(&["store", "repair", "--from", "site"]).expect(2).snapshot());
+    assert_snapshot!("repair_source_missing", world.sarsen(&["store", "repair", "--from", "sight"]).expect(1).snapshot());
+    assert_snapshot!("repair_source_not_export", world.sarsen(&["store", "repair", "--from", "site/index.html"]).expect(1).snapshot());
+}
+
+#[test]
 fn pins_keep_what_else_is_collected() {
     let world = world_with_site();
     let (one, two) = (add(&world, "site"), add_changed_site(&world));

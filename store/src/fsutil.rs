@@ -227,6 +227,15 @@ pub fn rename_noreplace(from: &Path, to: &Path) -> Result<bool, FsError> {
     }
 }
 
+/// Lets two names change places in one step; returns whether the file system can do that. Not durable by itself.
+pub(crate) fn exchange(one: &Path, two: &Path) -> Result<bool, FsError> {
+    match rustix::fs::renameat_with(CWD, one, CWD, two, RenameFlags::EXCHANGE) {
+        Ok(()) => Ok(true),
+        Err(rustix::io::Errno::INVAL | rustix::io::Errno::NOSYS) => Ok(false),
+        Err(errno) => Err(FsError::new("exchange", two, errno)),
+    }
+}
+
 /// Gives a file a second name, which must not exist yet. Not durable by itself.
 pub fn hard_link(existing: &Path, new: &Path) -> Result<(), FsError> {
     rustix::fs::linkat(CWD, existing, CWD, new, AtFlags::empty()).at("link", new)

@@ -19,6 +19,7 @@ mod writer;
 
 pub use error::{PackError, Problem};
 pub use export::{Exported, export};
+pub(crate) use import::unpack_unsigned;
 pub use import::{Imported, import};
 pub use reader::unpack_object;
 pub use statement::{SignedStatement, Statement};

@@ -173,6 +173,23 @@ impl Transaction {
         self.put(name, placeholder, candidates, |staging| staging.write_entries(entries))
     }
 
+    /// Tells what object the directory at `source` would be, where `own` is the id that it holds of itself. Nothing is put.
+    pub(crate) fn examine(
+        &mut self,
+        name: &ObjectName,
+        source: &Path,
+        own: &ObjectId,
+        candidates: &[ObjectRef],
+    ) -> Result<ObjectManifest, StoreError> {
+        let source = Directory::open(source)?;
+        let path = self.fresh_path("object");
+        let candidates = Candidates::new(Some(own), candidates);
+        let origin = Origin { given_away: false, cache: None };
+        let manifest = self.fill(name, &candidates, &path, |staging| ingest::ingest(staging, source, origin));
+        self.forget(&path);
+        manifest
+    }
+
     fn put(
         &mut self,
         name: &ObjectName,
@@ -182,18 +199,26 @@ impl Transaction {
     ) -> Result<ObjectRef, StoreError> {
         let path = self.fresh_path("object");
         let candidates = Candidates::new(placeholder, candidates);
-        let mut staging = Staging::begin(&self.store, &mut self.contents, &candidates, (name, &path))?;
-        let filled = match fill(&mut staging) {
-            Ok(()) => staging.finish(),
-            Err(error) => Err(error),
-        };
-        match filled {
+        match self.fill(name, &candidates, &path, fill) {
             Ok(manifest) => self.stage_object(path, manifest),
             Err(error) => {
                 self.forget(&path);
                 Err(error)
             }
         }
+    }
+
+    /// Fills a staging directory and finds out what object it is.
+    fn fill(
+        &mut self,
+        name: &ObjectName,
+        candidates: &Candidates,
+        path: &Path,
+        fill: impl FnOnce(&mut Staging<'_>) -> Result<(), StoreError>,
+    ) -> Result<ObjectManifest, StoreError> {
+        let mut staging = Staging::begin(&self.store, &mut self.contents, candidates, (name, path))?;
+        fill(&mut staging)?;
+        staging.finish()
     }
 
     /// Keeps a finished staging directory for the barrier, unless the object is there already.

@@ -3,11 +3,12 @@
 //! Link counts tell: an inode that has no names but those in the objects at hand and the one in `blobs/` would go with them. Nothing is read
 //! but manifests, and nothing is remembered but the inodes of the objects at hand.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::os::unix::fs::MetadataExt;
+use std::path::PathBuf;
 
 use crate::error::StoreError;
-use crate::fsutil::FsError;
+use crate::fsutil::{self, Directory, FsError, NodeKind};
 use crate::objects::ObjectStore;
 use crate::tree::KindView;
 use crate::{Digest, ObjectRef};
@@ -30,6 +31,15 @@ impl Usage {
     pub const fn shared(&self) -> u64 {
         self.distinct - self.unique
     }
+}
+
+/// What lies beside the objects and is of no use to them, in bytes of files, each inode once.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Leftovers {
+    /// What the next collection removes for good.
+    pub trash: u64,
+    /// What repairs found damaged; nobody but its owner removes it.
+    pub quarantine: u64,
 }
 
 /// An inode of the objects at hand.
@@ -74,6 +84,39 @@ impl ObjectStore {
         }
         Ok(usage)
     }
+}
+
+impl ObjectStore {
+    /// What lies in `trash/` and `quarantine/`.
+    pub fn leftovers(&self) -> Result<Leftovers, StoreError> {
+        let mut seen = BTreeSet::new();
+        let quarantine = bytes_below(self.root().join("quarantine"), &mut seen)?;
+        let trash = bytes_below(self.root().join("trash"), &mut seen)?;
+        Ok(Leftovers { trash, quarantine })
+    }
+}
+
+/// The length of all files below a directory, those of inodes in `seen` excepted; what goes away meanwhile does not count.
+fn bytes_below(directory: PathBuf, seen: &mut BTreeSet<(u64, u64)>) -> Result<u64, StoreError> {
+    let mut bytes = 0;
+    let mut open = vec![directory];
+    while let Some(path) = open.pop() {
+        let names = match Directory::open(&path).and_then(|directory| directory.names()) {
+            Err(error) if error.is_missing() => continue,
+            names => names?,
+        };
+        for name in names {
+            let path = path.join(name);
+            match fsutil::node_at(&path) {
+                Ok(node) if node.kind == NodeKind::Directory => open.push(path),
+                Ok(node) if seen.insert((node.stamp.device, node.stamp.inode)) => bytes += node.stamp.size,
+                Ok(_) => {}
+                Err(error) if error.is_missing() => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+    }
+    Ok(bytes)
 }
 
 #[cfg(test)]

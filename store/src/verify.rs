@@ -24,16 +24,17 @@ use finding::{Findings, escape};
 use hashing::hash_while;
 use objects::{Comparison, Depth};
 
-pub(crate) use blobs::blob_of_name;
+pub(crate) use blobs::{blob_of_name, blob_of_path, name_in_blobs};
 pub use finding::{Finding, Problem};
 pub use hashing::Effort;
+pub(crate) use layout::strays;
 pub use sample::{Portion, Sampled};
 
 /// The time of the last change of everything in an object, in nanoseconds since the epoch.
-const OBJECT_TIME: i64 = 1_000_000_000;
+pub(crate) const OBJECT_TIME: i64 = 1_000_000_000;
 
 /// The mode of manifests.
-const MANIFEST_MODE: u32 = 0o444;
+pub(crate) const MANIFEST_MODE: u32 = 0o444;
 
 impl ObjectStore {
     /// Verifies everything, as fast as it can be done. See [`Self::verify_with`].
@@ -83,7 +84,7 @@ impl ObjectStore {
     }
 
     /// The objects that have names on disk, whatever the index says.
-    fn objects_on_disk(&self) -> Result<BTreeSet<ObjectRef>, StoreError> {
+    pub(crate) fn objects_on_disk(&self) -> Result<BTreeSet<ObjectRef>, StoreError> {
         let names = Directory::open(&self.root().join("store"))?.names()?;
         Ok(names.iter().filter_map(|name| object_of_name(name)).collect())
     }
@@ -171,12 +172,12 @@ impl ObjectStore {
     }
 
     /// Whether something has the object's name, whatever the index says.
-    fn is_on_disk(&self, object: &ObjectRef) -> bool {
+    pub(crate) fn is_on_disk(&self, object: &ObjectRef) -> bool {
         !matches!(fsutil::node_at(&self.object_path(object)), Err(error) if error.is_missing())
     }
 }
 
-const fn mode_of_file(executable: bool) -> u32 {
+pub(crate) const fn mode_of_file(executable: bool) -> u32 {
     if executable { 0o555 } else { 0o444 }
 }
 
@@ -190,4 +191,4 @@ const fn describe_kind(kind: NodeKind) -> &'static str {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

@@ -14,10 +14,12 @@ mod export;
 mod gc;
 mod import;
 mod key;
+mod leftovers;
 mod ls;
 mod path;
 mod pin;
 mod rebuild_index;
+mod repair;
 mod selection;
 mod verify;
 mod why;
@@ -37,6 +39,8 @@ pub(crate) enum Command {
     Path(path::Arguments),
     /// Read objects again and name everything that is not what the object says
     Verify(verify::Arguments),
+    /// Put right what verify finds, from what else has the right bytes
+    Repair(repair::Arguments),
     /// Show what no generation, pin or running transaction needs, and remove it with --yes
     Gc(gc::Arguments),
     /// Show who needs an object, and through which others
@@ -63,6 +67,7 @@ pub(crate) fn run(command: &Command, context: &Context) -> Result<Exit, CommandE
         Command::Diff(arguments) => diff::run(arguments, context),
         Command::Path(arguments) => path::run(arguments, context),
         Command::Verify(arguments) => verify::run(arguments, context),
+        Command::Repair(arguments) => repair::run(arguments, context),
         Command::Gc(arguments) => gc::run(arguments, context),
         Command::Why(arguments) => why::run(arguments, context),
         Command::Du(arguments) => du::run(arguments, context),

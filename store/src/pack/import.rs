@@ -38,12 +38,23 @@ pub struct Imported {
 /// Errors: [`PackError::Unsigned`], [`PackError::UnknownSigner`] and [`PackError::WrongSignature`] before anything is unpacked;
 /// [`PackError::List`]; [`PackError::Refused`]; [`PackError::NoSpace`]. Nothing is named then.
 pub fn import(store: &ObjectStore, reader: impl Read, trusted: &TrustedKeys) -> Result<Imported, PackError> {
+    unpack_all(store, reader, |statement| statement.check(trusted))
+}
+
+/// As [`import`], whoever has signed it. For a store from which nothing is taken that has not a digest that is known otherwise.
+pub(crate) fn unpack_unsigned(store: &ObjectStore, reader: impl Read) -> Result<Imported, PackError> {
+    unpack_all(store, reader, |_| Ok(()))
+}
+
+fn unpack_all(
+    store: &ObjectStore,
+    reader: impl Read,
+    check: impl Fn(&SignedStatement) -> Result<(), PackError>,
+) -> Result<Imported, PackError> {
     let mut reader = BufReader::with_capacity(READ_BYTES, reader);
     let statements = read_list(&mut reader).map_err(PackError::List)?;
     check_order(&statements).map_err(PackError::List)?;
-    for statement in &statements {
-        statement.check(trusted)?;
-    }
+    statements.iter().try_for_each(check)?;
     let mut objects_new = 0;
     let mut needed = 0u64;
     for SignedStatement { statement, .. } in &statements {

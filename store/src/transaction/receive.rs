@@ -3,6 +3,7 @@
 //! Nothing that the sender says is believed: contents have the promised digest, manifests the promised id, and
 //! the own id stands where the manifest says, before anything gets a name.
 
+use std::collections::BTreeSet;
 use std::fs::File;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
@@ -105,6 +106,35 @@ impl Transaction {
                 Err(error)
             }
         }
+    }
+
+    /// Makes some paths of an object, with what is in them and above them, in a directory that goes with the transaction; returns it.
+    ///
+    /// Files whose content is not at hand are left out. Directories stay writable, because they are to be moved.
+    pub(crate) fn assemble_part(&mut self, manifest: &ObjectManifest, wanted: &BTreeSet<String>) -> Result<PathBuf, StoreError> {
+        let path = self.fresh_path("part");
+        let nothing = Candidates::new(None, &[]);
+        let mut staging = Staging::begin(&self.store, &mut self.contents, &nothing, (&manifest.object.name, &path))?;
+        staging.contents.end_object(manifest.tree.clone(), &[]);
+        let mut cursor = manifest.tree.cursor();
+        while let Some(entry) = cursor.next() {
+            let (text, below) = (entry.path, entry.to_path());
+            let mut ends = text.match_indices('/').map(|(end, _)| end).chain([text.len()]);
+            let is_within = ends.any(|end| wanted.contains(&text[..end]));
+            let inside = format!("{text}/");
+            let is_above = wanted.range(inside.clone()..).next().is_some_and(|path| path.starts_with(&inside));
+            match entry.kind {
+                KindView::Directory if is_within || is_above => staging.create_directory(&below)?,
+                KindView::Symlink { target, self_offsets: _ } if is_within => staging.create_symlink(&below, target)?,
+                KindView::File { digest, executable, .. } if is_within => {
+                    staging.link_known_content(&below, entry.position, &(*digest, executable))?;
+                }
+                KindView::Directory | KindView::Symlink { .. } | KindView::File { .. } => {}
+            }
+        }
+        // What was made here is going to be moved, so nobody may link it.
+        self.contents.forget_object();
+        Ok(path)
     }
 
     fn assemble(&mut self, path: &Path, manifest: &ObjectManifest) -> Result<(), StoreError> {

@@ -36,6 +36,12 @@ pub(crate) fn blob_of_name(shard: &OsStr, name: &OsStr) -> Option<(Digest, bool)
     (shard.len() == 2 && text.starts_with(shard)).then_some((digest, executable))
 }
 
+/// As [`blob_of_name`], of a path below the root.
+pub(crate) fn blob_of_path(path: &str) -> Option<(Digest, bool)> {
+    let (shard, name) = path.strip_prefix("blobs/")?.split_once('/')?;
+    blob_of_name(OsStr::new(shard), OsStr::new(name))
+}
+
 /// The name of a content below the root.
 pub(crate) fn name_in_blobs(digest: &Digest, executable: bool) -> String {
     let text = digest.to_string();

@@ -4,11 +4,12 @@
 //! is looked at again while nobody publishes.
 
 use std::collections::BTreeSet;
+use std::path::PathBuf;
 
-use super::blobs::is_shard;
+use super::blobs::{blob_of_name, is_shard};
 use super::finding::{Findings, Problem};
 use crate::error::StoreError;
-use crate::fsutil::Directory;
+use crate::fsutil::{Directory, NodeKind};
 use crate::gc;
 use crate::objects::{ObjectStore, object_of_name};
 use crate::{ObjectId, ObjectRef};
@@ -26,14 +27,48 @@ pub(super) fn check(store: &ObjectStore, findings: &Findings) -> Result<(), Stor
             findings.push(Some(object), ".", Problem::Unindexed);
         }
     }
-    for (directory, is_ours) in [("store", is_object as fn(&str) -> bool), ("trees", is_id), ("blobs", is_shard)] {
-        for name in Directory::open(&store.root().join(directory))?.names()? {
-            if !name.to_str().is_some_and(is_ours) {
-                findings.push(None, &format!("{directory}/{}", name.to_string_lossy()), Problem::Extra);
-            }
+    for directory in ["store", "trees", "blobs"] {
+        for path in strays_in(store, directory)? {
+            let name = path.strip_prefix(store.root()).unwrap_or(&path);
+            findings.push(None, &name.to_string_lossy(), Problem::Extra);
         }
     }
     check_roots(store, findings)
+}
+
+/// What does not belong into `store/`, `trees/` or `blobs/`; in `blobs/` with all that is below.
+pub(crate) fn strays(store: &ObjectStore, directory: &str) -> Result<Vec<PathBuf>, StoreError> {
+    let mut strays = strays_in(store, directory)?;
+    if directory == "blobs" {
+        let blobs = Directory::open(&store.root().join(directory))?;
+        for shard in blobs.names()? {
+            // What is no directory, or has another name, is among the strays already.
+            let Ok(names) = blobs.open_child(&shard).and_then(|directory| directory.names()) else { continue };
+            if shard.to_str().is_some_and(is_shard) {
+                let foreign = names.into_iter().filter(|name| blob_of_name(&shard, name).is_none());
+                strays.extend(foreign.map(|name| blobs.path().join(&shard).join(name)));
+            }
+        }
+    }
+    Ok(strays)
+}
+
+/// What does not belong into a directory of the root, by its name, or in `blobs/` because it is no directory.
+fn strays_in(store: &ObjectStore, directory: &str) -> Result<Vec<PathBuf>, StoreError> {
+    let is_ours = match directory {
+        "store" => |name: &str| object_of_name(name.as_ref()).is_some(),
+        "trees" => |name: &str| name.parse::<ObjectId>().is_ok(),
+        _ => is_shard,
+    };
+    let open = Directory::open(&store.root().join(directory))?;
+    let mut strays = Vec::new();
+    for name in open.names()? {
+        let is_file = || directory == "blobs" && open.kind_of(&name).is_ok_and(|kind| kind != NodeKind::Directory);
+        if !name.to_str().is_some_and(is_ours) || is_file() {
+            strays.push(open.path().join(&name));
+        }
+    }
+    Ok(strays)
 }
 
 /// What is there without its other half.
@@ -91,12 +126,4 @@ fn check_root(store: &ObjectStore, path: &str, object: ObjectRef, findings: &Fin
     if !store.is_on_disk(&object) {
         findings.push(None, path, Problem::Reference { reference: object });
     }
-}
-
-fn is_object(name: &str) -> bool {
-    object_of_name(name.as_ref()).is_some()
-}
-
-fn is_id(name: &str) -> bool {
-    name.parse::<ObjectId>().is_ok()
 }

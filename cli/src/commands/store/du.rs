@@ -5,11 +5,11 @@
 use clap::Args;
 use sarsen_store::gc::generations;
 
-use sarsen_store::{ObjectRef, ObjectStore, Usage};
+use sarsen_store::{Leftovers, ObjectRef, ObjectStore, Usage};
 use serde::Serialize;
 
-use super::failed;
 use super::selection::select_all;
+use super::{failed, leftovers};
 use crate::args::Format;
 use crate::context::Context;
 use crate::error::{CommandError, Exit};
@@ -29,6 +29,9 @@ pub(crate) struct Arguments {
 struct Report {
     rows: Vec<Row>,
     total: Space,
+    /// Beside the objects, in bytes.
+    trash: u64,
+    quarantine: u64,
 }
 
 /// An object with all that it needs.
@@ -54,7 +57,11 @@ struct Space {
 
 pub(super) fn run(arguments: &Arguments, context: &Context) -> Result<Exit, CommandError> {
     let store = open_store(context)?;
-    let report = if arguments.objects.is_empty() { measure_all(&store) } else { measure(&store, &arguments.objects) }?;
+    let mut report = if arguments.objects.is_empty() { measure_all(&store) } else { measure(&store, &arguments.objects) }?;
+    if arguments.objects.is_empty() {
+        let Leftovers { trash, quarantine } = leftovers::tell(&store, context)?;
+        (report.trash, report.quarantine) = (trash, quarantine);
+    }
     match context.format {
         Format::Json => context.print_json(&report)?,
         Format::Text => context.print(&text(&report))?,
@@ -69,7 +76,7 @@ pub(super) fn run(arguments: &Arguments, context: &Context) -> Result<Exit, Comm
 fn measure(store: &ObjectStore, texts: &[String]) -> Result<Report, CommandError> {
     let objects = select_all(store, texts)?;
     let total = space(store, &store.closure(&objects).map_err(failed)?)?;
-    Ok(Report { rows: rows(store, objects.into_iter().map(|object| (object, Vec::new())).collect())?, total })
+    Ok(Report { rows: rows(store, objects.into_iter().map(|object| (object, Vec::new())).collect())?, total, trash: 0, quarantine: 0 })
 }
 
 /// The bundles of all generations, and the whole store.
@@ -83,7 +90,7 @@ fn measure_all(store: &ObjectStore) -> Result<Report, CommandError> {
         }
     }
     let total = space(store, &store.objects().map_err(failed)?)?;
-    Ok(Report { rows: rows(store, bundles)?, total })
+    Ok(Report { rows: rows(store, bundles)?, total, trash: 0, quarantine: 0 })
 }
 
 fn rows(store: &ObjectStore, objects: Vec<(ObjectRef, Vec<String>)>) -> Result<Vec<Row>, CommandError> {

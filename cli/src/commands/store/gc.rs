@@ -9,11 +9,11 @@ use clap::Args;
 use sarsen_activator::layout::{Layout, ProfileLayout};
 use sarsen_activator::retention::{find_expired, give_up};
 use sarsen_store::gc::{self, GcPlan, Generation, Retention, Roots, generations};
-use sarsen_store::{ObjectRef, ObjectStore};
+use sarsen_store::{Leftovers, ObjectRef, ObjectStore};
 use serde::Serialize;
 
 use super::amount::parse_bytes;
-use super::failed;
+use super::{failed, leftovers};
 use crate::args::Format;
 use crate::context::Context;
 use crate::error::{CommandError, Exit};
@@ -50,6 +50,9 @@ struct Report<'a> {
     remove: Vec<Planned<'a>>,
     bytes: u64,
     removed: bool,
+    /// What lay there before, in bytes.
+    trash: u64,
+    quarantine: u64,
 }
 
 #[derive(Serialize)]
@@ -68,6 +71,10 @@ pub(super) fn run(arguments: &Arguments, context: &Context) -> Result<Exit, Comm
     let plan = gc::plan(&store, &Roots { given_up, ..Roots::default() }, context.now, grace).map_err(failed)?;
     let plan = if let Some(max) = arguments.max_freed { plan.up_to(max) } else { plan };
     show(&plan, &generations, context)?;
+    if !plan.remove.is_empty() && !rustix::process::geteuid().is_root() {
+        context.say("processes of other users are not seen: what only they use counts as unused; as root, the collector sees all");
+    }
+    let Leftovers { trash, quarantine } = leftovers::tell(&store, context)?;
     if arguments.yes {
         if let Some(retention) = arguments.retention() {
             for profile in profiles(&store)? {
@@ -92,6 +99,8 @@ pub(super) fn run(arguments: &Arguments, context: &Context) -> Result<Exit, Comm
             remove: remove.collect(),
             bytes: plan.bytes,
             removed: arguments.yes,
+            trash,
+            quarantine,
         })?;
     }
     Ok(Exit::Done)

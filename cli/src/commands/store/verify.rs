@@ -96,7 +96,7 @@ pub(super) fn run(arguments: &Arguments, context: &Context) -> Result<Exit, Comm
         Exit::Failed,
         format!("the store at `{}` has {}", context.root.display(), count(findings.len(), "damaged place")),
     )
-    .hint("remove the objects that are named and build again"))
+    .hint("`sarsen store repair` puts right what the store, another one or an export still has: --from SOURCE"))
 }
 
 fn verify(
