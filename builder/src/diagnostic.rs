@@ -18,6 +18,9 @@ use crate::snapshot::Snapshot;
 /// The longest list of places, hosts or names that one message spells out before it says "and N more".
 pub(crate) const LISTED_MAX: usize = 8;
 
+/// How the note begins that says which instances a diagnostic concerns.
+pub(crate) const WHILE_CONFIGURING: &str = "while configuring";
+
 /// A place in a file of the project.
 ///
 /// Shape: `line` and `column` count from 1, columns in characters.

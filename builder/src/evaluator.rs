@@ -23,7 +23,7 @@ use std::time::{Duration, Instant};
 use serde::{Deserialize, Serialize};
 
 use crate::describe::Description;
-use crate::diagnostic::{Diagnostic, sort_diagnostics};
+use crate::diagnostic::{Diagnostic, Note, WHILE_CONFIGURING, sort_diagnostics};
 use crate::eval::running::{self, Running};
 use crate::eval::{LIMITS_HINT, TOO_MUCH_MEMORY, TOO_MUCH_TIME};
 use crate::model::Model;
@@ -130,9 +130,12 @@ impl Evaluator<'_> {
         // Without any environment, the rest of the project is looked at nevertheless, and the missing one is named.
         let chosen = if chosen.is_empty() { vec!["dev".to_owned()] } else { chosen };
         let assessments = self.assess_all(input, chosen)?;
-        let mut diagnostics: Vec<Diagnostic> = assessments.into_iter().flat_map(|assessment| assessment.diagnostics).collect();
-        sort_diagnostics(&mut diagnostics);
-        Ok(diagnostics)
+        let mut merged: Vec<Diagnostic> = Vec::new();
+        for assessment in assessments {
+            merge(&mut merged, assessment.diagnostics);
+        }
+        sort_diagnostics(&mut merged);
+        Ok(merged)
     }
 
     /// Reads what the components of a project say of themselves; what is wrong with the definitions comes with it.
@@ -189,10 +192,35 @@ impl Evaluator<'_> {
     }
 }
 
+/// Adds the diagnostics of one more environment: what is known is one, with the instances of all of them.
+fn merge(known: &mut Vec<Diagnostic>, more: Vec<Diagnostic>) {
+    for mut diagnostic in more {
+        let (notes, instances) = std::mem::take(&mut diagnostic.notes).into_iter().partition(is_no_instance);
+        diagnostic.notes = notes;
+        let same = |other: &&mut Diagnostic| {
+            let others: Vec<_> = other.notes.iter().filter(|note| is_no_instance(note)).collect();
+            (other.code, &other.message, &other.location) == (diagnostic.code, &diagnostic.message, &diagnostic.location)
+                && others.into_iter().eq(&diagnostic.notes)
+                && other.hints == diagnostic.hints
+        };
+        if let Some(other) = known.iter_mut().find(same) {
+            other.notes.extend(instances.into_iter().filter(|note: &Note| !other.notes.contains(note)).collect::<Vec<_>>());
+            other.within.extend(diagnostic.within.into_iter().filter(|part| !other.within.contains(part)).collect::<Vec<_>>());
+        } else {
+            diagnostic.notes.extend(instances);
+            known.push(diagnostic);
+        }
+    }
+}
+
+fn is_no_instance(note: &Note) -> bool {
+    !note.message.starts_with(WHILE_CONFIGURING)
+}
+
 fn blame(message: &str, running: &Running) -> Diagnostic {
     let diagnostic = Diagnostic::new("E0208", message).at(running.at.clone()).hint(LIMITS_HINT);
     match &running.instance {
-        Some((component, host)) => diagnostic.note(format!("while configuring `{component}` on {host}"), None),
+        Some((component, host)) => diagnostic.note(format!("{WHILE_CONFIGURING} `{component}` on {host}"), None),
         None => diagnostic,
     }
 }
@@ -327,4 +355,20 @@ fn restrict(limits: Limits) {
     };
     lower(Resource::As, limits.memory_bytes + ADDRESS_SPACE_SLACK);
     lower(Resource::Core, 0);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_mistake_in_several_environments_is_one() {
+        let of = |host: &str| Diagnostic::new("E1", "m").hint("h").note(format!("{WHILE_CONFIGURING} `a` on {host}"), None);
+        let mut known = Vec::new();
+        merge(&mut known, vec![of("x"), Diagnostic::new("E2", "n")]);
+        merge(&mut known, vec![of("x"), of("y"), Diagnostic::new("E1", "m")]);
+        let said: Vec<_> = known.iter().map(|d| (d.code, d.notes.iter().map(|note| note.message.as_str()).collect::<Vec<_>>())).collect();
+        let both = vec!["while configuring `a` on x", "while configuring `a` on y"];
+        assert_eq!(said, [("E1", both), ("E2", vec![]), ("E1", vec![])]);
+    }
 }

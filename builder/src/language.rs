@@ -29,6 +29,7 @@ pub fn reference() -> String {
     write_templates(&mut text);
     write_keys(&mut text);
     text.push_str(&crate::eval::limits_text());
+    text.push_str(include_str!("language/batou.md"));
     text
 }
 

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::rounds::{Instance, ROUNDS_MAX};
-use crate::diagnostic::{Diagnostic, LISTED_MAX, Location, Severity, nearest_name};
+use crate::diagnostic::{Diagnostic, LISTED_MAX, Location, Severity, WHILE_CONFIGURING, nearest_name};
 use crate::eval::{Requirement, Resources, Scene};
 use crate::model::StepKind;
 
@@ -82,14 +82,15 @@ fn name_restless(instances: &[Instance<'_>], restless: &[usize]) -> Option<Diagn
     Some(diagnostic.hint("a value must not depend on itself: does a component provide something made of what it requires?"))
 }
 
-/// Services and links are the host's: two components cannot have the same.
+/// Services, links and ports are the host's: two components cannot have the same.
 fn shared_names(instances: &[Instance<'_>], found: &mut Grouped) {
-    let mut first: BTreeMap<(usize, &'static str, &str), &Location> = BTreeMap::new();
+    let mut first: BTreeMap<(usize, &'static str, String), &Location> = BTreeMap::new();
     for instance in instances {
         for step in &instance.outcome.steps {
             let claim = match &step.kind {
-                StepKind::Service(service) => ("services", service.name.as_str()),
-                StepKind::Link { path, .. } => ("links", path.as_str()),
+                StepKind::Service(service) => ("services", service.name.clone()),
+                StepKind::Link { path, .. } => ("links", path.clone()),
+                StepKind::Requirement(sarsen_store::manifest::Requirement::Port { port, .. }) => ("ports", port.to_string()),
                 StepKind::File { .. }
                 | StepKind::Directory { .. }
                 | StepKind::Symlink { .. }
@@ -100,7 +101,7 @@ fn shared_names(instances: &[Instance<'_>], found: &mut Grouped) {
                 | StepKind::HealthCheck { .. }
                 | StepKind::Requirement(_) => continue,
             };
-            if let Some(other) = first.get(&(instance.host, claim.0, claim.1)) {
+            if let Some(other) = first.get(&(instance.host, claim.0, claim.1.clone())) {
                 let message = format!("the host gets two {} `{}`", claim.0, claim.1);
                 found.add(Diagnostic::new("E0410", message).at(step.at.clone()).note("the first one", (*other).clone()), instance);
             } else {
@@ -177,7 +178,7 @@ impl Grouped {
         };
         self.groups
             .into_iter()
-            .map(|(diagnostic, instances)| diagnostic.note(format!("while configuring {}", label(instances)), None))
+            .map(|(diagnostic, instances)| diagnostic.note(format!("{WHILE_CONFIGURING} {}", label(instances)), None))
             .collect()
     }
 }

@@ -257,6 +257,7 @@ pub(in crate::eval) fn builtins(builder: &mut GlobalsBuilder) {
     /// # Errors
     /// * `E0405`: the port is none
     /// * `E0406`: the program or user is no such name
+    /// * `E0410`: two components of the host want the same port
     /// * `E0423`: none or several of the three
     ///
     /// # Example
