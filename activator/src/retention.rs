@@ -14,7 +14,7 @@ use crate::error::ActivateError;
 use crate::layout::ProfileLayout;
 use crate::lock::{Attempt, Lock};
 
-/// How old an object must be to be removed. A copy that broke off today is gone on with tomorrow at the latest.
+/// How old an object must be to be removed: one that was copied today may become a generation yet.
 pub const GRACE: Duration = Duration::from_hours(24);
 
 /// Why a profile was not collected.

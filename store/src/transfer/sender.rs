@@ -147,7 +147,7 @@ impl<'a, S: Source> Sender<'a, S> {
     fn tell_manifests(&mut self, listed: &[ObjectRef], lacked: &[bool], common: &Common, asking: Asking) -> Result<(), TransferError> {
         let elision = match asking {
             Asking::First => Elision::None,
-            Asking::Last => Elision::New(self.common_contents(common)?),
+            Asking::Last => Elision::New(self.common_contents(common)),
         };
         let mut telling = Telling::new(listed, elision);
         let mut offered = Offered::default();
@@ -186,14 +186,14 @@ impl<'a, S: Source> Sender<'a, S> {
     }
 
     /// What the receiver has for certain. Objects that are there as they were before do not count: a content that moved between them travels.
-    fn common_contents(&self, common: &Common) -> Result<CommonContents, TransferError> {
+    fn common_contents(&self, common: &Common) -> CommonContents {
         let mut digests = Vec::new();
         for object in &common.objects {
             // What cannot be read here counts as new: it is sent if it is needed, and an old object that is not stops nobody.
             let Ok(manifest) = self.store.manifest(object) else { continue };
             digests.extend(manifest.tree.files().map(|(_, file)| CommonContents::front(&file.digest)));
         }
-        Ok(CommonContents::of(digests))
+        CommonContents::of(digests)
     }
 
     fn send(&mut self, offered: Offered, lacked: Vec<Content>, asking: Asking) -> Stage<S> {

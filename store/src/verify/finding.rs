@@ -158,6 +158,10 @@ impl Findings {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).push(finding);
     }
 
+    pub(super) fn is_empty(&self) -> bool {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).is_empty()
+    }
+
     /// Sorted, none twice.
     pub(super) fn into_sorted(self) -> Vec<Finding> {
         let mut findings = self.0.into_inner().unwrap_or_else(PoisonError::into_inner);

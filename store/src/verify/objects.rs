@@ -52,7 +52,8 @@ impl<'env> Comparison<'_, 'env> {
         while let Some(EntryView { path, kind, .. }) = cursor.next() {
             let blob = self.look_up_content(&kind);
             let (parent, name) = path.rsplit_once('/').unwrap_or(("", path));
-            let Some(parent) = find_parent(&mut open, &closed, parent) else { continue };
+            let unopened = |path: &str, error: &FsError| self.push(path, unreadable(error));
+            let Some(parent) = find_parent(&mut open, &mut closed, parent, unopened) else { continue };
             let name = OsStr::new(name);
             match kind {
                 KindView::Directory => match self.enter(parent, name, path) {
@@ -204,7 +205,12 @@ struct File<'a> {
 }
 
 /// The open directory of this path. Directories above it are open or can be opened again; what lies beside the way is closed.
-fn find_parent<'a>(open: &'a mut Vec<(String, Directory)>, closed: &BTreeSet<String>, path: &str) -> Option<&'a Directory> {
+fn find_parent<'a>(
+    open: &'a mut Vec<(String, Directory)>,
+    closed: &mut BTreeSet<String>,
+    path: &str,
+    unopened: impl Fn(&str, &FsError),
+) -> Option<&'a Directory> {
     while open.last().is_some_and(|(above, _)| !is_within(path, above)) {
         open.pop();
     }
@@ -216,8 +222,15 @@ fn find_parent<'a>(open: &'a mut Vec<(String, Directory)>, closed: &BTreeSet<Str
         if closed.contains(&path[..end]) {
             return None;
         }
-        let next = directory.open_child(OsStr::new(&path[start..end])).ok()?;
-        open.push((path[..end].to_owned(), next));
+        match directory.open_child(OsStr::new(&path[start..end])) {
+            Ok(next) => open.push((path[..end].to_owned(), next)),
+            Err(error) => {
+                // It was open before, and what is below it cannot be looked at now.
+                unopened(&path[..end], &error);
+                closed.insert(path[..end].to_owned());
+                return None;
+            }
+        }
     }
     open.last().map(|(_, directory)| directory)
 }

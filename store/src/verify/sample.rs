@@ -136,9 +136,12 @@ impl<'env> Walk<'_, 'env> {
             if step > 0 && bucket == 0 {
                 rounds += 1;
             }
-            if hashing.bytes() >= kept + STATE_EVERY_BYTES {
+            // Never beyond what is not judged yet, which is less than a bucket, and not at all once something was found: cut off, the
+            // next run must find it again.
+            if step > 1 && hashing.bytes() >= kept + STATE_EVERY_BYTES && self.findings.is_empty() {
                 kept = hashing.bytes();
-                self.store.write_state(State { version: 1, position: bucket << 56, rounds })?;
+                let (before, rounds) = if bucket == 0 { (0xff, rounds.saturating_sub(1)) } else { (bucket - 1, rounds) };
+                self.store.write_state(State { version: 1, position: before << 56, rounds })?;
             }
             let shard = OsString::from(format!("{bucket:02x}"));
             let directory = if blobs.node(&shard).is_ok() { blobs::open_shard(&blobs, &shard, self.findings) } else { None };
@@ -148,10 +151,13 @@ impl<'env> Walk<'_, 'env> {
                 256 => *position < self.start,
                 _ => true,
             });
+            let mut last = None;
             for (position, item) in items {
-                if self.is_enough(position, hashing) {
+                // Both modes of one content have one position, and the next part begins with it: they are done together.
+                if last != Some(position) && self.is_enough(position, hashing) {
                     return Ok((position, rounds));
                 }
+                last = Some(position);
                 let (seen_objects, seen_contents) = self.seen.get();
                 match item {
                     Item::Object(object) => {

@@ -5,6 +5,7 @@ pub(crate) mod damage;
 use std::collections::BTreeSet;
 
 use super::*;
+use crate::transaction::{NewEntry, NewEntryKind};
 use damage::{Damage, Expected, Random, World};
 
 /// What was found, as [`Damage`] says what is to be found.
@@ -98,6 +99,21 @@ fn a_sample_without_a_known_place_starts_anew() {
         let part = world.store.verify_sample(Portion::Bytes(1), &effort()).unwrap();
         assert_eq!((part.objects + part.contents, part.rounds), (1, 0), "{text}");
     }
+}
+
+#[test]
+fn a_content_of_both_modes_does_not_hold_a_round_up() {
+    let directory = tempfile::tempdir().unwrap();
+    let store = ObjectStore::open(directory.path()).unwrap();
+    let file = |path: &str, executable| {
+        let kind = NewEntryKind::File { content: vec![1; 100_000].into(), executable };
+        NewEntry { path: path.parse().unwrap(), kind }
+    };
+    let mut transaction = store.begin().unwrap();
+    transaction.put_entries(&"both".parse().unwrap(), &[file("plain", false), file("program", true)], None, &[]).unwrap();
+    transaction.barrier().unwrap();
+    let ended = (0..5).any(|_| store.verify_sample(Portion::Bytes(1), &effort()).unwrap().rounds > 0);
+    assert!(ended, "five parts for an object and one content");
 }
 
 #[test]
