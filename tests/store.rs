@@ -317,6 +317,20 @@ fn exports_are_taken_if_a_trusted_key_signed_them() {
 }
 
 #[test]
+fn a_project_says_whom_it_trusts() {
+    let world = world_with_site();
+    let object = add(&world, "site");
+    let key = world.sarsen(&["store", "key", "generate", "me", "-o", "me.key"]).expect(0).stdout.trim_end().to_owned();
+    world.sarsen(&["store", "export", &object, "-o", "signed", "--sign", "me.key"]).expect(0);
+    let import = || world.sarsen(&["--root", "../data/there", "store", "import", "signed"]);
+    import().expect(1).says("is not trusted here");
+    world.write("sarsen.toml", "[project]\nname = \"shop\"\ntrusted_keys = [\"me\"]\n");
+    import().expect(2).says("a public key has the form `<name>:<base64>`").says("sarsen.toml:3:");
+    world.write("sarsen.toml", &format!("[project]\nname = \"shop\"\ntrusted_keys = [\"{key}\"]\n"));
+    assert_eq!(import().expect(0).stdout.trim_end(), object);
+}
+
+#[test]
 fn exports_replace_files_and_nothing_else() {
     let world = world_with_site();
     let object = add(&world, "site");

@@ -24,5 +24,5 @@ pub mod snapshot;
 mod template;
 pub mod toolchain;
 
-pub use environment::find_project_settings;
+pub use environment::{Project, find_project_settings};
 pub use resolve::{Assessment, Input, assess, describe, evaluate, find_fleet};

@@ -10,9 +10,10 @@ use sarsen_builder::model::{Fleet, Model};
 use sarsen_builder::plan::plan;
 use sarsen_builder::realise::{BuildError, BuildEvent, Options, Realised, RecipeError, log_directory, realise};
 use sarsen_builder::snapshot::{PROJECT_FILE, Snapshot, find_project};
-use sarsen_builder::{Assessment, Input, find_fleet, find_project_settings, sandbox};
+use sarsen_builder::{Assessment, Input, Project as Settings, find_fleet, find_project_settings, sandbox};
 use sarsen_store::ObjectStore;
 use sarsen_store::gc::Retention;
+use sarsen_store::signature::PublicKey;
 
 use crate::context::Context;
 use crate::error::{CommandError, Exit, chain};
@@ -73,11 +74,15 @@ impl Project {
 
     /// What `sarsen.toml` says about generations that hosts keep.
     pub(crate) fn retention(&self, context: &Context) -> Result<Option<Retention>, CommandError> {
-        let settings = find_project_settings(&self.snapshot).map_err(|errors| {
+        Ok(self.settings(context)?.retention)
+    }
+
+    /// What `sarsen.toml` says.
+    fn settings(&self, context: &Context) -> Result<Settings, CommandError> {
+        find_project_settings(&self.snapshot).map_err(|errors| {
             CommandError::new(Exit::Usage, format!("`{PROJECT_FILE}` has {}", count(errors.len(), "error")))
                 .after(self.render(context, &errors) + "\n")
-        })?;
-        Ok(settings.retention)
+        })
     }
 
     fn rejected(&self, context: &Context, environment: &str, errors: &[Diagnostic]) -> CommandError {
@@ -119,6 +124,14 @@ fn local_root(context: &Context) -> Result<&str, CommandError> {
     context.root.to_str().ok_or_else(|| {
         CommandError::new(Exit::Usage, format!("the root `{}` is not UTF-8", context.root.display())).hint("give another with --root DIR")
     })
+}
+
+/// The keys that the project trusts; none where there is no project.
+pub(crate) fn trusted_keys(context: &Context) -> Result<Vec<PublicKey>, CommandError> {
+    if !context.project_is_given && find_project(&context.directory).is_none() {
+        return Ok(Vec::new());
+    }
+    Ok(Project::open(context)?.settings(context)?.trusted_keys)
 }
 
 /// Opens the local store.

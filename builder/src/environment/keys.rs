@@ -42,6 +42,7 @@ const fn key(
 pub(crate) const KEYS: &[Key] = &[
     key("sarsen.toml", "project", "table", "", "what the project is; required", ""),
     key("[project]", "name", "`a-z0-9-`, begins with a letter", "", "the project's name, and the profile's on the targets; required", "\"shop\""),
+    key("[project]", "trusted_keys", "list of `\"name:base64\"`", "none", "public keys; `sarsen store import` takes what one of them has signed", "[\"ci-1:11qYAYKxCrfVS/7TyWQHOg7hcvPapiMlrwIaaPcHURo=\"]"),
     key("sarsen.toml", "retention", "table", "all generations stay", "which generations hosts keep after a deployment", ""),
     key("[retention]", "keep_last", "1 to 100000", "10", "the newest so many stay; a generation stays if either key wants it", "5"),
     key("[retention]", "keep_days", "0 to 36500", "30", "those of the last so many days stay", "14"),

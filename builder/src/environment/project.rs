@@ -1,11 +1,14 @@
 //! The project's own file, `sarsen.toml`.
 
+use std::collections::BTreeMap;
+
 use sarsen_store::gc::Retention;
+use sarsen_store::signature::{KeyName, PublicKey};
 
 use super::{begins, tree};
 use crate::diagnostic::{Diagnostic, sort_diagnostics};
 use crate::snapshot::{PROJECT_FILE, Snapshot};
-use tree::{Node, Section};
+use tree::{Node, NodeKind, Section};
 
 /// The most generations that a policy can ask for by number: one an hour for ten years.
 const KEEP_LAST_MAX: u32 = 100_000;
@@ -20,6 +23,8 @@ pub struct Project {
     pub name: String,
     /// Which generations hosts keep after a deployment; all of them if the project does not say.
     pub retention: Option<Retention>,
+    /// Whose signatures count when objects are imported. No name stands for two keys.
+    pub trusted_keys: Vec<PublicKey>,
 }
 
 /// Reads what `sarsen.toml` says, whatever state the rest of the project is in.
@@ -59,8 +64,36 @@ pub(crate) fn parse_project(snapshot: &Snapshot, diagnostics: &mut Vec<Diagnosti
             span.diagnostic(snapshot, "E0107", "`[project]` has no `name`").hint("the name is also the name of the profile on the hosts"),
         );
     }
+    let trusted_keys = section.take("trusted_keys").map(|node| parse_trusted_keys(snapshot, node, diagnostics));
     section.finish(diagnostics);
-    Some(Project { name: name?, retention })
+    Some(Project { name: name?, retention, trusted_keys: trusted_keys.unwrap_or_default() })
+}
+
+/// Reads `trusted_keys`; each key that is none is named where it stands.
+fn parse_trusted_keys(snapshot: &Snapshot, node: Node, diagnostics: &mut Vec<Diagnostic>) -> Vec<PublicKey> {
+    let hint = "`sarsen store key public FILE` prints a key in its form, `NAME:BASE64`";
+    let NodeKind::List(nodes) = node.kind else {
+        let message = format!("`trusted_keys` wants a list of keys, not {}", node.type_name());
+        diagnostics.push(node.span.diagnostic(snapshot, "E0103", message).hint(hint));
+        return Vec::new();
+    };
+    let mut keys: BTreeMap<KeyName, PublicKey> = BTreeMap::new();
+    for node in nodes {
+        let Some(text) = tree::text(&node.kind) else {
+            let message = format!("a trusted key is a string, not {}", node.type_name());
+            diagnostics.push(node.span.diagnostic(snapshot, "E0103", message).hint(hint));
+            continue;
+        };
+        match text.parse::<PublicKey>() {
+            Ok(key) if keys.get(key.name()).is_some_and(|other| *other != key) => {
+                let message = format!("two different keys are called `{}`", key.name());
+                diagnostics.push(node.span.diagnostic(snapshot, "E0105", message).hint("give a key that replaces another one a new name"));
+            }
+            Ok(key) => drop(keys.insert(key.name().clone(), key)),
+            Err(error) => diagnostics.push(node.span.diagnostic(snapshot, "E0103", error.to_string()).hint(hint)),
+        }
+    }
+    keys.into_values().collect()
 }
 
 /// Reads `[retention]`; a key that is left out has its default.
@@ -93,6 +126,26 @@ mod tests {
         assert_eq!(retention(""), None);
         assert_eq!(retention("[retention]"), Some(Retention::default()));
         assert_eq!(retention("[retention]\nkeep_last = 3\nkeep_days = 0"), Some(Retention { keep_last: 3, keep_days: 0 }));
+    }
+
+    #[test]
+    fn trusted_keys_are_keys() {
+        let keys = |list: &str| parse(&format!("[project]\nname = \"p\"\ntrusted_keys = {list}"));
+        let key = "ci-1:11qYAYKxCrfVS/7TyWQHOg7hcvPapiMlrwIaaPcHURo=";
+        assert_eq!(keys("[]").unwrap().trusted_keys, []);
+        // The same one twice is one.
+        assert_eq!(keys(&format!("[\"{key}\", \"{key}\"]")).unwrap().trusted_keys, [key.parse().unwrap()]);
+        let other = "ci-1:PUAXw+hDiVqStwqnTRt+vJyYLM8uxJaMwM1V8Sr0Zgw=";
+        for (list, expected) in [
+            ("\"ci-1\"".to_owned(), "`trusted_keys` wants a list of keys, not a string"),
+            ("[1]".to_owned(), "a trusted key is a string, not an integer"),
+            ("[\"ci-1\"]".to_owned(), "a public key has the form `<name>:<base64>`"),
+            ("[\"ci-1:AAAA\"]".to_owned(), "expected 44 characters of base64"),
+            (format!("[\"{key}\", \"{other}\"]"), "two different keys are called `ci-1`"),
+        ] {
+            let wrong = keys(&list).unwrap_err();
+            assert!(wrong.len() == 1 && wrong[0].contains(expected), "{list}: {wrong:?}");
+        }
     }
 
     #[test]

@@ -18,14 +18,15 @@ use crate::args::Format;
 use crate::context::Context;
 use crate::error::{CommandError, Exit};
 use crate::progress::watch;
-use crate::project::open_store;
+use crate::project::{open_store, trusted_keys};
 use crate::render::count;
 
 #[derive(Debug, Args)]
 pub(crate) struct Arguments {
     /// File that `sarsen store export` wrote; `-` is standard input
     file: PathBuf,
-    /// Public key, as `sarsen store key public` prints it; objects that it has signed are taken. May be given several times
+    /// Public key, as `sarsen store key public` prints it; objects that it has signed are taken, as those by the project's `trusted_keys`. May be
+    /// given several times
     #[arg(long = "trusted-key", value_name = "NAME:BASE64")]
     trusted_keys: Vec<PublicKey>,
 }
@@ -38,7 +39,8 @@ struct Report<'a> {
 }
 
 pub(super) fn run(arguments: &Arguments, context: &Context) -> Result<Exit, CommandError> {
-    let trusted = TrustedKeys::new(arguments.trusted_keys.iter().cloned()).map_err(|error| CommandError::of(Exit::Usage, &error))?;
+    let keys = trusted_keys(context)?.into_iter().chain(arguments.trusted_keys.iter().cloned());
+    let trusted = TrustedKeys::new(keys).map_err(|error| CommandError::of(Exit::Usage, &error))?;
     let store = open_store(context)?;
     let imported = if arguments.file.as_os_str() == STREAM {
         import(&store, io::stdin().lock(), &trusted)
@@ -71,7 +73,9 @@ fn import(store: &ObjectStore, reader: impl Read, trusted: &TrustedKeys) -> Resu
         let untrusted = matches!(error, PackError::Unsigned { .. } | PackError::UnknownSigner { .. });
         let error = failed(error);
         if untrusted {
-            error.hint("nothing was taken; trust a key with --trusted-key NAME:BASE64, and have the export signed with --sign")
+            error.hint(
+                "nothing was taken; trust a key with --trusted-key NAME:BASE64 or `trusted_keys` in sarsen.toml, and have the export signed with --sign",
+            )
         } else {
             error
         }
