@@ -132,7 +132,8 @@ fn read<'env>(
     (findings, bad): (&'env Findings, &'env Collected),
 ) {
     let of = *node;
-    hashing.hash(file, node, move |outcome| {
+    // Two names here are never one inode in a sound store, so this one need not be remembered: it will not come again.
+    hashing.hash(file, &Node { links: 1, ..of }, move |outcome| {
         let outcome = outcome.map(|digests| digests.digest);
         match &outcome {
             Ok(found) if *found == expected => return,
