@@ -49,6 +49,11 @@ fn show_prints_the_model() {
     assert_snapshot!("show_hello", hello().sarsen(&["show", "dev"]).expect(0).snapshot());
     assert_snapshot!("show_shop", World::of("shop").sarsen(&["show", "lab"]).expect(0).snapshot());
     assert_snapshot!("show_shop_dot", World::of("shop").sarsen(&["show", "lab", "--dot"]).expect(0).snapshot());
+    let document = World::of("environments").sarsen(&["show", "dev", "--origin", "--format", "json"]).expect(0).json();
+    let origins = &document["hosts"][4]["components"][0]["origins"];
+    let by = |name: &str| origins[name]["by"].as_str().unwrap_or_default().to_owned();
+    assert_eq!((by("port"), by("workers"), by("level")), ("host `web03`".to_owned(), "group `big`".to_owned(), "environment".to_owned()));
+    assert_eq!(origins["level"]["at"].as_str(), Some("environments/dev/environment.toml:6:1"));
     let document = hello().sarsen(&["show", "dev", "--format", "json"]).expect(0).json();
     assert_eq!((document["version"].as_u64(), document["project"].as_str()), (Some(1), Some("hello")));
 }

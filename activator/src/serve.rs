@@ -183,7 +183,11 @@ impl Session {
         match self.profile.read_identity() {
             Ok(Some(owner)) if owner != self.identity => {
                 let (owner, meant) = (describe_identity(&owner), describe_identity(&self.identity));
-                Some(Response::Refused { reasons: vec![format!("this profile belongs to {owner}, the deployment is for {meant}")] })
+                Some(Response::Refused {
+                    reasons: vec![format!(
+                        "this profile belongs to {owner}, the deployment is for {meant}; environments that share a machine need a `profile = \"...\"` each"
+                    )],
+                })
             }
             Ok(_) => None,
             Err(error) => Some(Response::Failed { message: describe(&error) }),

@@ -44,7 +44,8 @@ pub struct Model {
 impl Model {
     /// The hosts and how they are reached.
     pub fn fleet(&self) -> Fleet {
-        let host = |host: &HostModel| FleetHost { name: host.name.clone(), fqdn: host.fqdn.clone(), ignore: host.ignore };
+        let host =
+            |host: &HostModel| FleetHost { name: host.name.clone(), fqdn: host.fqdn.clone(), ignore: host.ignore, ssh: host.ssh.clone() };
         Fleet {
             project: self.project.clone(),
             environment: self.environment.clone(),
@@ -95,6 +96,34 @@ pub struct FleetHost {
     pub fqdn: String,
     /// Neither connected to nor changed.
     pub ignore: bool,
+    /// How `ssh` reaches it.
+    pub ssh: SshSettings,
+}
+
+/// How a host is reached by ssh, beyond what the user's own configuration says.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SshSettings {
+    /// What to connect to instead of the full name.
+    pub address: Option<String>,
+    /// Whom to log in as.
+    pub user: Option<String>,
+    /// The port of the server.
+    pub port: Option<u16>,
+    /// The host to go through.
+    pub jump: Option<String>,
+}
+
+impl SshSettings {
+    /// These settings, and what they leave open as `below` has it.
+    #[must_use]
+    pub fn over(self, below: Self) -> Self {
+        Self {
+            address: self.address.or(below.address),
+            user: self.user.or(below.user),
+            port: self.port.or(below.port),
+            jump: self.jump.or(below.jump),
+        }
+    }
 }
 
 /// How targets are reached.
@@ -119,6 +148,8 @@ pub struct HostModel {
     pub ignore: bool,
     /// Tags, sorted.
     pub tags: Vec<String>,
+    /// How `ssh` reaches it.
+    pub ssh: SshSettings,
     /// Component instances, sorted by name.
     pub components: Vec<ComponentModel>,
 }
@@ -130,14 +161,27 @@ pub struct ComponentModel {
     pub name: String,
     /// The features chosen on this host, sorted.
     pub features: Vec<String>,
-    /// Attributes as they were used, as text for people; secrets are never here.
-    pub attributes: BTreeMap<String, String>,
+    /// Evaluated for the others' sake, but not part of the host's bundle.
+    pub ignore: bool,
+    /// Attributes as they were used; secrets are never here.
+    pub attributes: BTreeMap<String, Attribute>,
     /// The placeholder of the component's own tree.
     pub output: ObjectId,
     /// All steps of the component and its sub-components, in the order they were added.
     pub steps: Vec<Step>,
     /// What the component logged, in order.
     pub messages: Vec<String>,
+}
+
+/// An attribute as it was used.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Attribute {
+    /// The value, as text for people.
+    pub value: String,
+    /// Who gave it: `default`, `environment`, ``group `NAME` `` or ``host `NAME` ``.
+    pub origin: String,
+    /// Where.
+    pub at: Location,
 }
 
 /// A value that one instance provides to others.

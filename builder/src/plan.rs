@@ -170,24 +170,26 @@ impl fmt::Display for Finding {
 
 /// Plans a model.
 ///
-/// Hosts that are ignored contribute only what others refer to.
+/// Hosts and components that are ignored contribute only what others refer to.
 /// Errors: all findings at once: objects that need one another in a circle, entries of a tree that exclude one another, two steps that
 /// make the same object, names that no object may have.
 pub fn plan(model: &Model) -> Result<Plan, Vec<Finding>> {
     let mut draft = Draft { store: model.store(), ..Draft::default() };
     let mut hosts = Vec::new();
     for host in &model.hosts {
-        let first = draft.recipes.len();
+        let mut recipes = Vec::new();
         for component in &host.components {
+            let first = draft.recipes.len();
             draft.add_component(host, component);
+            if !component.ignore {
+                recipes.extend(first..draft.recipes.len());
+            }
         }
         draft.add_bundle(model, host);
         if !host.ignore {
-            hosts.push(HostPlan {
-                name: host.name.clone(),
-                bundle: draft.recipes.len() - 1,
-                recipes: (first..draft.recipes.len()).collect(),
-            });
+            let bundle = draft.recipes.len() - 1;
+            recipes.push(bundle);
+            hosts.push(HostPlan { name: host.name.clone(), bundle, recipes });
         }
     }
     let Draft { store, mut recipes, explicit, mut findings } = draft;
@@ -265,6 +267,7 @@ impl Draft {
         self.add(label, Some(&step.at), &outputs, kind);
     }
 
+    /// The bundle of a host, without its ignored components.
     fn add_bundle(&mut self, model: &Model, host: &HostModel) {
         let identity = Identity {
             project: model.project.clone(),
@@ -274,6 +277,8 @@ impl Draft {
         };
         let name = bundle_name(&identity.project, &identity.environment, &identity.host);
         let placeholder = ObjectId::placeholder(&host.name);
+        let mut host = host.clone();
+        host.components.retain(|component| !component.ignore);
         let kind = RecipeKind::Bundle(BundleRecipe { identity, store: model.store(), host: Arc::new(host.clone()) });
         self.add(host.name.clone(), None, &[("out", name, placeholder)], kind);
     }

@@ -59,10 +59,10 @@ fn files_hold_what_they_should() {
     settings.set_prepend_module_to_snapshot(false);
     settings.set_omit_expression(true);
     settings.bind(|| {
-        for name in ["files", "templates"] {
+        for (name, environment) in [("files", "dev"), ("templates", "dev"), ("environments", "dev")] {
             let project = projects().into_iter().find(|project| project.ends_with(name)).unwrap();
             let snapshot = Snapshot::read(&project).unwrap();
-            let input = Input { snapshot: &snapshot, environment: "dev", local_root: "/home/me/sarsen", workers: 1 };
+            let input = Input { snapshot: &snapshot, environment, local_root: "/home/me/sarsen", workers: 1 };
             insta::assert_snapshot!(name, contents(&evaluate(&input).unwrap()));
         }
     });

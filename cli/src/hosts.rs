@@ -53,8 +53,8 @@ fn host_of(context: &Context, fleet: &Fleet, host: &FleetHost, binary: Option<&B
         None => Box::new(Local { host: host.name.clone(), activator: context.activator.clone(), root: fleet.root.clone().into(), timeout }),
         Some(binary) => Box::new(Ssh {
             host: host.name.clone(),
-            address: host.fqdn.parse().map_err(|error| CommandError::of(Exit::Usage, &error))?,
-            command: context.ssh.clone(),
+            address: address(host).parse().map_err(|error| CommandError::of(Exit::Usage, &error))?,
+            command: context.ssh.with(ssh_words(host)),
             activator: binary.clone(),
             root: fleet.root.parse().map_err(|error| CommandError::of(Exit::Usage, &error))?,
             timeout,
@@ -67,4 +67,17 @@ fn host_of(context: &Context, fleet: &Fleet, host: &FleetHost, binary: Option<&B
         profile: fleet.profile.clone(),
     };
     Ok(Host { target, identity })
+}
+
+/// What `ssh` connects to.
+fn address(host: &FleetHost) -> String {
+    let address = host.ssh.address.as_ref().unwrap_or(&host.fqdn);
+    host.ssh.user.as_ref().map_or_else(|| address.clone(), |user| format!("{user}@{address}"))
+}
+
+/// The options that the environment gives to `ssh`.
+fn ssh_words(host: &FleetHost) -> Vec<String> {
+    let port = host.ssh.port.iter().flat_map(|port| ["-p".to_owned(), port.to_string()]);
+    let jump = host.ssh.jump.iter().flat_map(|jump| ["-J".to_owned(), jump.clone()]);
+    port.chain(jump).collect()
 }

@@ -92,6 +92,14 @@ pub struct InvalidSshCommand {
     reason: &'static str,
 }
 
+impl SshCommand {
+    /// The same command with further words.
+    #[must_use]
+    pub fn with(&self, words: impl IntoIterator<Item = String>) -> Self {
+        Self(self.0.iter().cloned().chain(words).collect())
+    }
+}
+
 impl Default for SshCommand {
     fn default() -> Self {
         Self(vec![String::from("ssh")])

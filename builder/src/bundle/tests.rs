@@ -63,6 +63,7 @@ fn recipe() -> BundleRecipe {
     let component = ComponentModel {
         name: "web".to_owned(),
         features: vec!["tls".to_owned()],
+        ignore: false,
         attributes: BTreeMap::new(),
         output: ObjectId::placeholder("a/web"),
         steps: steps().into_iter().map(|kind| Step { at: at.clone(), within: Vec::new(), kind }).collect(),
@@ -74,6 +75,7 @@ fn recipe() -> BundleRecipe {
         platform: None,
         ignore: false,
         tags: Vec::new(),
+        ssh: crate::model::SshSettings::default(),
         components: vec![component],
     };
     let names = ["shop", "prod", "a", "shop"].map(str::to_owned);

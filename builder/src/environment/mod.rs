@@ -3,11 +3,13 @@
 //! Every key is known or a diagnostic with the nearest known one; every diagnostic has its place. Whether a component or an
 //! attribute exists is not known here: that is checked when the components are loaded.
 
+mod hosts;
 pub(crate) mod keys;
+pub(crate) mod names;
 pub(crate) mod project;
 pub(crate) mod tree;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 pub(crate) use project::parse_project;
@@ -17,7 +19,7 @@ use tree::{Node, NodeKind, Section};
 
 use crate::data::{Address, Data};
 use crate::diagnostic::Diagnostic;
-use crate::model::Connect;
+use crate::model::{Connect, SshSettings};
 use crate::snapshot::Snapshot;
 
 /// How many hosts are worked on at once, unless the environment says otherwise.
@@ -28,6 +30,9 @@ const JOBS_MAX: u32 = 64;
 const TIMEOUT_S_DEFAULT: u32 = 30;
 /// The longest time for connecting, in seconds.
 const TIMEOUT_S_MAX: u32 = 3600;
+/// What every environment lies over, if it exists.
+const SHARED_FILE: &str = "environments/shared.toml";
+
 /// Where a root install lives.
 const ROOT_DEFAULT: &str = "/var/lib/sarsen";
 
@@ -43,6 +48,9 @@ pub struct Environment {
     pub(crate) timeout_s: u32,
     pub(crate) profile: Option<String>,
     pub(crate) root: Option<String>,
+    pub(crate) ssh: SshSettings,
+    pub(crate) require_v4: Wanted,
+    pub(crate) require_v6: Wanted,
     /// Sorted by name.
     pub(crate) hosts: Vec<HostEntry>,
     pub(crate) overrides: Vec<Overrides>,
@@ -56,9 +64,16 @@ pub(crate) struct HostEntry {
     pub(crate) fqdn: String,
     pub(crate) ignore: bool,
     pub(crate) tags: Vec<String>,
+    /// In the order in which the host names them.
+    pub(crate) groups: Vec<String>,
+    pub(crate) platform: Option<String>,
+    pub(crate) service_user: Option<String>,
+    pub(crate) ssh: SshSettings,
     pub(crate) data: Data,
     /// Sorted by component.
     pub(crate) components: Vec<Assignment>,
+    /// From the lowest to the uppermost: those of its groups, of its pattern, its own.
+    pub(crate) overrides: Vec<Overrides>,
 }
 
 /// One component on one host.
@@ -66,25 +81,53 @@ pub(crate) struct HostEntry {
 pub(crate) struct Assignment {
     pub(crate) component: String,
     pub(crate) features: Vec<String>,
+    /// Whether it is evaluated only, and not part of what the host gets.
+    pub(crate) ignore: bool,
     pub(crate) span: Span,
 }
 
-/// `[components.NAME]`.
+/// `[components.NAME]`, or `attributes.NAME` of a group or host.
 #[derive(Debug, Clone)]
 pub(crate) struct Overrides {
+    /// Who says it, such as ``group `web` ``; nothing for the environment.
+    pub(crate) by: Option<String>,
     pub(crate) component: String,
     pub(crate) span: Span,
     pub(crate) attributes: Vec<(String, Span, Data)>,
 }
 
+/// Whether addresses must have one of a family.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(crate) enum Wanted {
+    Required,
+    #[default]
+    Optional,
+    /// There is none, whatever the resolver knows.
+    Never,
+}
+
 /// `[resolver]`: names and their addresses.
 #[derive(Debug, Clone, Default)]
-pub(crate) struct Resolver(BTreeMap<String, Vec<IpAddr>>);
+pub(crate) struct Resolver {
+    /// By full name.
+    names: BTreeMap<String, Vec<IpAddr>>,
+    domain: Option<String>,
+}
 
 impl Resolver {
-    /// The addresses of a host name; an address is its own.
+    /// The addresses of a host name, in whichever spelling; an address is its own.
     pub(crate) fn addresses(&self, host: &str) -> Vec<IpAddr> {
-        host.parse().map_or_else(|_| self.0.get(host).cloned().unwrap_or_default(), |address| vec![address])
+        if let Ok(address) = host.parse() {
+            return vec![address];
+        }
+        // A name with dots may be complete: what stands there so comes first.
+        let full = names::full_name(host, self.domain.as_deref());
+        self.names
+            .get(host)
+            .or_else(|| self.names.get(&full))
+            .or_else(|| self.names.get(names::short_name(host, self.domain.as_deref())))
+            .cloned()
+            .unwrap_or_default()
     }
 
     /// An address value.
@@ -96,6 +139,12 @@ impl Resolver {
 }
 
 impl Environment {
+    /// The host of that name, in its short or its full spelling.
+    pub(crate) fn find_host(&self, written: &str) -> Option<&HostEntry> {
+        let short = names::short_name(written, self.host_domain.as_deref());
+        self.hosts.iter().find(|host| host.name == short)
+    }
+
     /// The profile on the targets: the project's name, unless the environment sets another.
     pub(crate) fn profile<'a>(&'a self, project: &'a str) -> &'a str {
         self.profile.as_deref().unwrap_or(project)
@@ -143,7 +192,7 @@ fn read_chain(snapshot: &Snapshot, name: &str, chain: &mut Vec<String>, diagnost
     let file = environment_file(name);
     let node = tree::parse_file(snapshot, &file, diagnostics)?;
     let Some(extends) = find(&node, "environment").and_then(|section| find(section, "extends")) else {
-        return Some(node);
+        return read_shared(snapshot, node, diagnostics);
     };
     let NodeKind::Text(base) = &extends.kind else {
         diagnostics.push(extends.span.diagnostic(
@@ -169,6 +218,22 @@ fn read_chain(snapshot: &Snapshot, name: &str, chain: &mut Vec<String>, diagnost
     Some(merged)
 }
 
+/// The environment's tree laid over what all environments share, if there is such a file.
+fn read_shared(snapshot: &Snapshot, node: Node, diagnostics: &mut Vec<Diagnostic>) -> Option<Node> {
+    if snapshot.file(SHARED_FILE).is_none() {
+        return Some(node);
+    }
+    let mut shared = tree::parse_file(snapshot, SHARED_FILE, diagnostics)?;
+    if let Some(extends) = find(&shared, "environment").and_then(|section| find(section, "extends")) {
+        let diagnostic =
+            extends.span.diagnostic(snapshot, "E0103", format!("`{SHARED_FILE}` extends nothing: all environments lie over it"));
+        diagnostics.push(diagnostic);
+        return Some(node);
+    }
+    shared.merge(node);
+    Some(shared)
+}
+
 pub(crate) fn environment_file(name: &str) -> String {
     format!("environments/{name}/environment.toml")
 }
@@ -188,15 +253,24 @@ impl Parser<'_> {
         let file = environment_file(self.name);
         let mut sections = Section::open(self.snapshot, "the file", node, diagnostics);
         let settings = sections.take("environment").unwrap_or_else(|| Node::empty(&file));
+        let ssh = sections.take("ssh").unwrap_or_else(|| Node::empty(&file));
+        let groups = sections.take("groups").unwrap_or_else(|| Node::empty(&file));
         let hosts = sections.take("hosts").unwrap_or_else(|| Node::empty(&file));
         let components = sections.take("components").unwrap_or_else(|| Node::empty(&file));
         let resolver = sections.take("resolver").unwrap_or_else(|| Node::empty(&file));
         sections.finish(diagnostics);
 
         let mut environment = self.settings(settings, diagnostics);
-        environment.hosts = self.hosts(hosts, environment.host_domain.as_deref(), diagnostics);
-        environment.overrides = self.overrides(components, diagnostics);
-        environment.resolver = self.resolver(resolver, diagnostics);
+        environment.ssh = self.ssh(ssh, diagnostics);
+        let base = hosts::Base {
+            domain: environment.host_domain.as_deref(),
+            platform: environment.platform.as_ref(),
+            service_user: environment.service_user.as_ref(),
+            ssh: &environment.ssh,
+        };
+        environment.hosts = self.hosts(hosts, groups, &base, diagnostics);
+        environment.overrides = self.overrides(components, "", diagnostics);
+        environment.resolver = self.resolver(resolver, environment.host_domain.clone(), diagnostics);
         let reached: Vec<&str> = environment.hosts.iter().filter(|host| !host.ignore).map(|host| host.name.as_str()).collect();
         if environment.connect == Connect::Local && reached.len() > 1 {
             let message = format!("`connect = \"local\"` is for one host, this environment has {}", reached.len());
@@ -233,82 +307,15 @@ impl Parser<'_> {
                 .unwrap_or(TIMEOUT_S_DEFAULT),
             profile: section.take_as("profile", "a name of `A-Za-z0-9._-`", diagnostics, text(is_name)),
             root: section.take_as("root", "an absolute path of `A-Za-z0-9._+@-` without `..`", diagnostics, text(is_root)),
+            ssh: SshSettings::default(),
+            require_v4: section.take_as("require_v4", WANTED, diagnostics, wanted).unwrap_or_default(),
+            require_v6: section.take_as("require_v6", WANTED, diagnostics, wanted).unwrap_or_default(),
             hosts: Vec::new(),
             overrides: Vec::new(),
             resolver: Resolver::default(),
         };
         section.finish(diagnostics);
         environment
-    }
-
-    fn hosts(&self, node: Node, domain: Option<&str>, diagnostics: &mut Vec<Diagnostic>) -> Vec<HostEntry> {
-        let mut hosts: BTreeMap<String, (HostEntry, Span)> = BTreeMap::new();
-        for (written, span, node) in Section::open(self.snapshot, "[hosts]", node, diagnostics).into_rest() {
-            if !is_host_name(&written) {
-                let message = format!("`{written}` is not a host name");
-                diagnostics.push(
-                    span.diagnostic(self.snapshot, "E0105", message)
-                        .hint("host names are made of letters, digits, `-`, `_` and `.`, and begin with a letter or digit"),
-                );
-                continue;
-            }
-            let suffix = domain.map(|domain| format!(".{domain}"));
-            let name = suffix.as_deref().and_then(|suffix| written.strip_suffix(suffix)).unwrap_or(&written).to_owned();
-            let fqdn = suffix.map_or_else(|| name.clone(), |suffix| format!("{name}{suffix}"));
-            let host = self.host(name.clone(), fqdn, node, diagnostics);
-            if let Some((_, first)) = hosts.get(&name) {
-                let message = format!("host `{name}` stands twice in [hosts]");
-                diagnostics.push(span.diagnostic(self.snapshot, "E0105", message).note("first here", first.location(self.snapshot)));
-            } else {
-                hosts.insert(name, (host, span));
-            }
-        }
-        hosts.into_values().map(|(host, _)| host).collect()
-    }
-
-    fn host(&self, name: String, fqdn: String, node: Node, diagnostics: &mut Vec<Diagnostic>) -> HostEntry {
-        let mut host = HostEntry { name, fqdn, ignore: false, tags: Vec::new(), data: Data::Dict(Vec::new()), components: Vec::new() };
-        if matches!(node.kind, NodeKind::List(_)) {
-            host.components = self.assignments(&node, diagnostics);
-            return host;
-        }
-        if !matches!(node.kind, NodeKind::Table(_)) {
-            let message = format!("host `{}` wants a list of components or a table, not {}", host.name, node.type_name());
-            diagnostics
-                .push(node.span.diagnostic(self.snapshot, "E0103", message).hint(format!("for example `{} = [\"shop:web\"]`", host.name)));
-            return host;
-        }
-        let mut section = Section::open(self.snapshot, format!("host `{}`", host.name), node, diagnostics);
-        if let Some(components) = section.take("components") {
-            host.components = self.assignments(&components, diagnostics);
-        }
-        if let Some(data) = section.take("data") {
-            host.data = self.host_data(&data, diagnostics);
-        }
-        let tags: BTreeSet<String> = section
-            .take_as("tags", "a list of names of `A-Za-z0-9._-`", diagnostics, |kind| {
-                let NodeKind::List(tags) = kind else { return None };
-                tags.iter().map(|tag| tree::text(&tag.kind).filter(|tag| is_name(tag)).map(str::to_owned)).collect()
-            })
-            .unwrap_or_default();
-        host.tags = tags.into_iter().collect();
-        host.ignore = section
-            .take_as("ignore", "`true` or `false`", diagnostics, |kind| if let NodeKind::Bool(value) = kind { Some(*value) } else { None })
-            .unwrap_or(false);
-        section.finish(diagnostics);
-        host
-    }
-
-    fn host_data(&self, node: &Node, diagnostics: &mut Vec<Diagnostic>) -> Data {
-        match node.to_data() {
-            Ok(data @ Data::Dict(_)) => return data,
-            Ok(_) => {
-                let message = format!("`data` wants a table, not {}", node.type_name());
-                diagnostics.push(node.span.diagnostic(self.snapshot, "E0103", message));
-            }
-            Err(wrong) => diagnostics.push(self.no_data(wrong)),
-        }
-        Data::Dict(Vec::new())
     }
 
     fn no_data(&self, wrong: &Node) -> Diagnostic {
@@ -318,37 +325,11 @@ impl Parser<'_> {
             .hint("write it as a string")
     }
 
-    fn assignments(&self, node: &Node, diagnostics: &mut Vec<Diagnostic>) -> Vec<Assignment> {
-        let NodeKind::List(entries) = &node.kind else {
-            diagnostics.push(node.span.diagnostic(
-                self.snapshot,
-                "E0103",
-                format!("`components` wants a list of component names, not {}", node.type_name()),
-            ));
-            return Vec::new();
-        };
-        let mut assignments: BTreeMap<String, (BTreeSet<String>, Span)> = BTreeMap::new();
-        for entry in entries {
-            let parts = tree::text(&entry.kind)
-                .map(|text| text.split_once(':').map_or((text, None), |(component, feature)| (component, Some(feature))));
-            let Some((component, feature)) =
-                parts.filter(|(component, feature)| is_component_name(component) && feature.is_none_or(is_name))
-            else {
-                let diagnostic = entry.span.diagnostic(self.snapshot, "E0103", "not a component");
-                diagnostics
-                    .push(diagnostic.hint("write `\"component\"` or `\"component:feature\"`; component names are made of `a-z0-9_`"));
-                continue;
-            };
-            let (features, _) = assignments.entry(component.to_owned()).or_insert_with(|| (BTreeSet::new(), entry.span.clone()));
-            features.extend(feature.map(str::to_owned));
-        }
-        let assignments = assignments.into_iter();
-        assignments.map(|(component, (features, span))| Assignment { component, features: features.into_iter().collect(), span }).collect()
-    }
-
-    fn overrides(&self, node: Node, diagnostics: &mut Vec<Diagnostic>) -> Vec<Overrides> {
+    /// Attributes of components; `by` is who says it if it is not the environment, such as ``host `web1` ``.
+    fn overrides(&self, node: Node, by: &str, diagnostics: &mut Vec<Diagnostic>) -> Vec<Overrides> {
         let mut overrides = Vec::new();
-        for (component, span, node) in Section::open(self.snapshot, "[components]", node, diagnostics).into_rest() {
+        let title = if by.is_empty() { "[components]".to_owned() } else { format!("`attributes` of {by}") };
+        for (component, span, node) in Section::open(self.snapshot, title, node, diagnostics).into_rest() {
             let mut attributes = Vec::new();
             for (attribute, span, node) in Section::open(self.snapshot, format!("[components.{component}]"), node, diagnostics).into_rest()
             {
@@ -357,12 +338,13 @@ impl Parser<'_> {
                     Err(wrong) => diagnostics.push(self.no_data(wrong)),
                 }
             }
-            overrides.push(Overrides { component, span, attributes });
+            let by = (!by.is_empty()).then(|| by.to_owned());
+            overrides.push(Overrides { by, component, span, attributes });
         }
         overrides
     }
 
-    fn resolver(&self, node: Node, diagnostics: &mut Vec<Diagnostic>) -> Resolver {
+    fn resolver(&self, node: Node, domain: Option<String>, diagnostics: &mut Vec<Diagnostic>) -> Resolver {
         let mut names = BTreeMap::new();
         for (name, span, node) in Section::open(self.snapshot, "[resolver]", node, diagnostics).into_rest() {
             let addresses = match &node.kind {
@@ -388,7 +370,21 @@ impl Parser<'_> {
                 ),
             }
         }
-        Resolver(names)
+        Resolver { names, domain }
+    }
+}
+
+/// What `require_v4` and `require_v6` can be.
+const WANTED: &str = "`true`, `false` or `\"optional\"`";
+
+fn wanted(kind: &NodeKind) -> Option<Wanted> {
+    match kind {
+        NodeKind::Bool(true) => Some(Wanted::Required),
+        NodeKind::Bool(false) => Some(Wanted::Never),
+        NodeKind::Text(text) if text == "optional" => Some(Wanted::Optional),
+        NodeKind::Text(_) | NodeKind::Int(_) | NodeKind::Float(_) | NodeKind::List(_) | NodeKind::Table(_) | NodeKind::Unsupported(_) => {
+            None
+        }
     }
 }
 
@@ -397,9 +393,7 @@ fn begins(text: &str, first: fn(char) -> bool, all: fn(char) -> bool) -> bool {
 }
 
 fn is_host_name(text: &str) -> bool {
-    begins(text, |c| c.is_ascii_alphanumeric(), |c| c.is_ascii_alphanumeric() || "._-".contains(c))
-        && !text.contains("..")
-        && !text.ends_with('.')
+    names::refuse_host_name(text).is_none()
 }
 
 fn is_user_name(text: &str) -> bool {

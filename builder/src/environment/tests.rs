@@ -101,3 +101,98 @@ fn circles_and_unknown_environments() {
     assert_eq!(messages("staging"), ["E0101 there is no environment `staging` known are `a`, `b`, `prod`"]);
     assert_eq!(messages("prod").len(), 1);
 }
+
+#[test]
+fn patterns_groups_and_hosts_lie_over_one_another() {
+    let (environment, diagnostics) = parse(
+        r#"
+        [environment]
+        host_domain = "example.net"
+        platform = "debian12"
+        service_user = "all"
+        require_v6 = false
+        [ssh]
+        user = "deploy"
+        port = 2222
+        [groups.frontend]
+        components = ["haproxy", "shop:web"]
+        data = { rack = { row = 1, name = "a" }, ports = [80] }
+        tags = ["public"]
+        attributes.shop = { port = 1, workers = 2 }
+        [groups.big]
+        attributes.shop.workers = 8
+        ssh.port = 22
+        [hosts]
+        "web[1-3]" = { groups = ["frontend"], components = ["shop:jobs"] }
+        "web2.example.net" = { groups = ["frontend", "big"], data = { rack = { row = 2 }, ports = [81] }, attributes.shop.port = 3 }
+        web3 = { ignore = true, platform = "debian13", service_user = "me", ssh.address = "192.0.2.3", components = ["!haproxy"] }
+        db1 = ["postgres"]
+        "#,
+    );
+    assert_eq!(diagnostics, []);
+    assert_eq!(environment.require_v6, Wanted::Never);
+    let [db1, web1, web2, web3] = environment.hosts.as_slice() else { panic!("{:?}", environment.hosts) };
+    let components = |host: &HostEntry| {
+        let text = |a: &Assignment| format!("{}{}:{}", if a.ignore { "!" } else { "" }, a.component, a.features.join(","));
+        host.components.iter().map(text).collect::<Vec<_>>().join(" ")
+    };
+    assert_eq!((components(db1).as_str(), components(web1).as_str()), ("postgres:", "haproxy: shop:jobs,web"));
+    assert_eq!((components(web3).as_str(), web3.ignore, web1.ignore), ("!haproxy: shop:jobs,web", true, false));
+    assert_eq!(web2.data.to_canonical_json(), r#"{"ports":[81],"rack":{"name":"a","row":2}}"#);
+    assert_eq!((web2.groups.join(","), web2.tags.join(",")), ("frontend,big".to_owned(), "public".to_owned()));
+    let said = |host: &HostEntry| {
+        let one = |o: &Overrides| o.attributes.iter().map(|(name, _, data)| format!("{name}={}", data.to_display())).collect::<Vec<_>>();
+        host.overrides.iter().map(|o| format!("{}: {}", o.by.as_deref().unwrap_or("-"), one(o).join(" "))).collect::<Vec<_>>()
+    };
+    assert_eq!(said(web1), ["group `frontend`: port=1 workers=2"]);
+    assert_eq!(said(web2), ["group `frontend`: port=1 workers=2", "group `big`: workers=8", "host `web2`: port=3"]);
+    assert_eq!((web1.ssh.port, web2.ssh.port, web3.ssh.address.as_deref()), (Some(2222), Some(22), Some("192.0.2.3")));
+    assert_eq!(
+        (web1.ssh.user.as_deref(), web3.platform.as_deref(), web1.platform.as_deref()),
+        (Some("deploy"), Some("debian13"), Some("debian12"))
+    );
+    assert_eq!((web3.service_user.as_deref(), web1.service_user.as_deref()), (Some("me"), Some("all")));
+    assert_eq!(environment.find_host("web2.example.net").map(|host| host.name.as_str()), Some("web2"));
+    assert!(environment.find_host("web2.other.net").is_none());
+}
+
+#[test]
+fn what_all_share_lies_below_every_chain() {
+    let snapshot = Snapshot::from_texts([
+        ("environments/shared.toml", "[environment]\njobs = 2\ntimeout = 5\n[components.x]\np = 1\nq = 1\n"),
+        ("environments/prod/environment.toml", "[environment]\ntimeout = 6\n[hosts]\na = [\"x\"]\n[components.x]\nq = 2\n"),
+        ("environments/dev/environment.toml", "[environment]\nextends = \"prod\"\n[components.x]\nr = 3\n"),
+    ]);
+    let mut diagnostics = Vec::new();
+    let environment = parse_environment(&snapshot, "dev", &mut diagnostics).unwrap();
+    assert_eq!(diagnostics, []);
+    assert_eq!((environment.jobs, environment.timeout_s), (2, 6));
+    let values: Vec<_> =
+        environment.overrides[0].attributes.iter().map(|(name, span, data)| (name.as_str(), &*span.file, data.to_display())).collect();
+    assert_eq!(
+        values,
+        [
+            ("p", "environments/shared.toml", "1".to_owned()),
+            ("q", "environments/prod/environment.toml", "2".to_owned()),
+            ("r", "environments/dev/environment.toml", "3".to_owned())
+        ]
+    );
+    assert_eq!(snapshot.environments(), ["dev", "prod"]);
+}
+
+#[test]
+fn names_are_found_in_either_spelling() {
+    let (environment, _) =
+        parse("[environment]\nhost_domain = \"example.net\"\n[resolver]\n\"db1.example.net\" = [\"192.0.2.1\"]\nweb1 = [\"192.0.2.2\"]\n");
+    let found = |name: &str| environment.resolver.address(name, 1).v4;
+    for (name, expected) in [
+        ("db1", Some("192.0.2.1")),
+        ("db1.example.net", Some("192.0.2.1")),
+        ("web1.example.net", Some("192.0.2.2")),
+        ("web1", Some("192.0.2.2")),
+        ("db1.myexample.net", None),
+        ("192.0.2.9", Some("192.0.2.9")),
+    ] {
+        assert_eq!(found(name).as_deref(), expected, "{name}");
+    }
+}

@@ -19,11 +19,12 @@ use crate::snapshot::Snapshot;
 use crate::template::Templates;
 
 /// The fields of a host: name, type, meaning.
-pub(crate) const HOST_FIELDS: [(&str, &str, &str); 6] = [
+pub(crate) const HOST_FIELDS: [(&str, &str, &str); 7] = [
     ("name", "str", "the short name"),
     ("fqdn", "str", "the full name: `<name>.<host_domain>`, or the short name where there is no domain"),
     ("platform", "str or None", "the platform, such as `debian12`"),
-    ("data", "dict", "what the environment says with `data = {...}`"),
+    ("groups", "list of str", "its groups, in the order in which it names them"),
+    ("data", "dict", "what the environment says with `data = {...}`, at the host and its groups"),
     ("tags", "list of str", "the environment's tags for it, sorted"),
     ("addresses", "list of str", "its addresses in the environment's `[resolver]`"),
 ];
@@ -267,7 +268,8 @@ impl Context {
         let fields = [
             ("name", Data::Text(host.name.clone())),
             ("fqdn", Data::Text(host.fqdn.clone())),
-            ("platform", optional(self.scene.environment.platform.as_ref())),
+            ("platform", optional(host.platform.as_ref())),
+            ("groups", texts(host.groups.clone())),
             ("data", host.data.clone()),
             ("tags", texts(host.tags.clone())),
             ("addresses", texts(addresses.iter().map(ToString::to_string).collect())),

@@ -274,7 +274,7 @@ fn named_host<'v>(host: Value<'v>, context: &Context, heap: Heap<'v>) -> Result<
         },
     };
     let hosts = &context.scene.environment.hosts;
-    if let Some(known) = hosts.iter().find(|known| known.name == name || known.fqdn == name) {
+    if let Some(known) = context.scene.environment.find_host(&name) {
         return Ok(known.name.clone());
     }
     let failure = Failure::new("E0504", format!("there is no host `{name}` in the environment"));

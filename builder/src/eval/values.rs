@@ -18,6 +18,8 @@ use starlark::{starlark_module, starlark_simple_value};
 use super::context::Context;
 use super::failure::Failure;
 use crate::data::{Address, TargetPath};
+use crate::environment::Wanted;
+use crate::environment::names::refuse_host_name;
 
 /// A place on the target.
 #[derive(Debug, Clone, ProvidesStaticType, Allocative, NoSerialize, StarlarkPagablePanic)]
@@ -171,6 +173,47 @@ fn address_methods(builder: &mut MethodsBuilder) {
         Ok(this.0.v4.clone().ok_or_else(|| no_address(&this.0.host, "IPv4 "))?)
     }
 
+    /// What clients connect to: the host by its name, and the port.
+    ///
+    /// # Example
+    /// ```python
+    /// self.log(Address("www.example.net", 80).connect)
+    /// ```
+    #[starlark(attribute)]
+    fn connect(this: &AddressValue) -> starlark::Result<String> {
+        Ok(this.0.to_string())
+    }
+
+    /// Where a server listens by IPv4: the same port at the host's first IPv4 address.
+    ///
+    /// # Errors
+    /// * `E0404`: there is none
+    ///
+    /// # Example
+    /// ```python
+    /// self.log(Address("www.example.net", 80).listen.host)
+    /// ```
+    #[starlark(attribute)]
+    fn listen(this: &AddressValue) -> starlark::Result<AddressValue> {
+        let found = this.0.v4.as_ref().ok_or_else(|| no_address(&this.0.host, "IPv4 "))?;
+        Ok(AddressValue(Address { host: found.clone(), port: this.0.port, v4: Some(found.clone()), v6: None }))
+    }
+
+    /// Where a server listens by IPv6: the same port at the host's first IPv6 address.
+    ///
+    /// # Errors
+    /// * `E0404`: there is none
+    ///
+    /// # Example
+    /// ```python
+    /// self.log(Address("2001:db8::7", 80).listen_v6)
+    /// ```
+    #[starlark(attribute)]
+    fn listen_v6(this: &AddressValue) -> starlark::Result<AddressValue> {
+        let found = this.0.v6.as_ref().ok_or_else(|| no_address(&this.0.host, "IPv6 "))?;
+        Ok(AddressValue(Address { host: found.clone(), port: this.0.port, v4: None, v6: Some(found.clone()) }))
+    }
+
     /// The host's first IPv6 address: itself, or as the environment's `[resolver]` has it.
     ///
     /// # Errors
@@ -226,25 +269,65 @@ pub(super) fn builtins(builder: &mut GlobalsBuilder) {
     /// # Arguments
     /// * `host`: a name, or an IPv4 or IPv6 address with or without brackets
     /// * `port`: 1 to 65535
+    /// * `require_v4`: (bool or str) whether there must be an IPv4 address in `[resolver]`: `True`, `False` for none in any case, or
+    ///   `"optional"`; as the environment has it if not given
+    /// * `require_v6`: (bool or str) the same for IPv6
     ///
     /// # Errors
+    /// * `E0404`: an address that is required is not known
     /// * `E0405`: the host is none, or the port is none
     ///
     /// # Example
     /// ```python
     /// self.provide("web:address", Address(self.host.fqdn, self.port))
     /// ```
-    fn Address<'v>(host: &str, port: i32, eval: &mut Evaluator<'v, '_, '_>) -> starlark::Result<AddressValue> {
+    fn Address<'v>(
+        host: &str,
+        port: i32,
+        #[starlark(require = named, default = NoneOr::None)] require_v4: NoneOr<Value<'v>>,
+        #[starlark(require = named, default = NoneOr::None)] require_v6: NoneOr<Value<'v>>,
+        eval: &mut Evaluator<'v, '_, '_>,
+    ) -> starlark::Result<AddressValue> {
         let port = to_port(port)?;
-        if host.is_empty() || host.contains(char::is_whitespace) || host.contains('/') {
-            return Err(Failure::new("E0405", format!("`{host}` is not a host"))
-                .hint("give the host and the port apart: `Address(\"www.example.net\", 80)`")
-                .into());
+        let host = checked_host(host)?;
+        let Some(context) = Context::find(eval) else {
+            return Ok(AddressValue(crate::environment::Resolver::default().address(host, port)));
+        };
+        let environment = &context.scene.environment;
+        let mut address = environment.resolver.address(host, port);
+        for (family, found, own, of_all) in
+            [("IPv4 ", &mut address.v4, require_v4, environment.require_v4), ("IPv6 ", &mut address.v6, require_v6, environment.require_v6)]
+        {
+            match own.into_option().map_or(Ok(of_all), wanted)? {
+                Wanted::Required if found.is_none() => return Err(no_address(host, family).into()),
+                Wanted::Required | Wanted::Optional => {}
+                Wanted::Never => *found = None,
+            }
         }
-        let host = host.trim_start_matches('[').trim_end_matches(']');
-        Ok(AddressValue(match Context::find(eval) {
-            Some(context) => context.scene.environment.resolver.address(host, port),
-            None => crate::environment::Resolver::default().address(host, port),
-        }))
+        Ok(AddressValue(address))
+    }
+}
+
+/// A host as an address names it: a name, or an IP address, with or without brackets.
+fn checked_host(written: &str) -> Result<&str, Failure> {
+    let bare = written.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')).unwrap_or(written);
+    if bare.parse::<std::net::IpAddr>().is_ok() {
+        return Ok(bare);
+    }
+    let Some(reason) = refuse_host_name(written) else { return Ok(written) };
+    let failure = Failure::new("E0405", format!("`{}` is not a host: {reason}", written.escape_debug()));
+    Err(if written.contains('%') {
+        failure.hint("an address with a zone means something on one machine only")
+    } else {
+        failure.hint("give the host and the port apart: `Address(\"www.example.net\", 80)`")
+    })
+}
+
+fn wanted(value: Value<'_>) -> Result<Wanted, Failure> {
+    match (value.unpack_bool(), value.unpack_str()) {
+        (Some(true), _) => Ok(Wanted::Required),
+        (Some(false), _) => Ok(Wanted::Never),
+        (None, Some("optional")) => Ok(Wanted::Optional),
+        (None, _) => Err(Failure::new("E0405", "`require_v4` and `require_v6` are True, False or \"optional\"")),
     }
 }

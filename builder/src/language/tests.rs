@@ -4,7 +4,7 @@ use std::path::Path;
 
 use super::*;
 use crate::diagnostic::render_diagnostics;
-use crate::environment::keys::HOST;
+use crate::environment::keys::{HOST, SSH};
 use crate::snapshot::Snapshot;
 use crate::{Assessment, Input, assess};
 
@@ -111,7 +111,11 @@ fn every_key() -> (String, String) {
     let host = section(HOST);
     (
         project,
-        format!("[environment]\n{}\n[hosts.web1]\n{host}\n[resolver]\n\"www.example.net\" = [\"192.0.2.7\"]\n", section("[environment]")),
+        format!(
+            "[environment]\n{}\n[hosts.web1]\n{host}\n[ssh]\n{}\n[groups.frontend]\ntags = [\"x\"]\n[resolver]\n\"www.example.net\" = [\"192.0.2.7\"]\n",
+            section("[environment]"),
+            section(SSH)
+        ),
     )
 }
 
@@ -122,7 +126,10 @@ fn every_key_is_one() {
         ("sarsen.toml", project.as_str()),
         ("environments/dev/environment.toml", environment.as_str()),
         ("environments/base/environment.toml", ""),
-        ("components/web/component.star", "def configure(self):\n    pass\nWeb = component(configure = configure)\n"),
+        (
+            "components/web/component.star",
+            "def configure(self):\n    pass\nWeb = component(configure = configure, attributes = {\"port\": attribute(int, default = 1)})\n",
+        ),
     ];
     let snapshot = Snapshot::from_texts(files);
     let assessment = assess(&Input { snapshot: &snapshot, environment: "dev", local_root: "/home/me/sarsen", workers: 1 });

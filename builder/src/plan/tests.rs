@@ -29,12 +29,21 @@ fn host(name: &str, steps: Vec<StepKind>) -> HostModel {
     let component = ComponentModel {
         name: "app".to_owned(),
         features: Vec::new(),
+        ignore: false,
         attributes: BTreeMap::new(),
         output: ObjectId::placeholder(&format!("{name}/app")),
         steps: steps.into_iter().zip(1..).map(|(kind, line)| Step { at: at(line), within: Vec::new(), kind }).collect(),
         messages: Vec::new(),
     };
-    HostModel { name: name.to_owned(), fqdn: name.to_owned(), platform: None, ignore: false, tags: Vec::new(), components: vec![component] }
+    HostModel {
+        name: name.to_owned(),
+        fqdn: name.to_owned(),
+        platform: None,
+        ignore: false,
+        tags: Vec::new(),
+        ssh: crate::model::SshSettings::default(),
+        components: vec![component],
+    }
 }
 
 fn model(hosts: Vec<HostModel>) -> Model {
@@ -125,4 +134,14 @@ fn hosts_know_their_recipes_and_ignored_hosts_have_none() {
     let labels: Vec<&str> = a.recipes.iter().map(|index| plan.recipes[*index].label.as_str()).collect();
     assert_eq!(labels, ["a/app/code", "a/app", "a"]);
     assert_eq!(plan.recipes[a.bundle].outputs["out"].name.as_str(), "p-e-a");
+}
+
+#[test]
+fn ignored_components_are_no_part_of_the_bundle() {
+    let mut here = host("a", vec![build("code", "true")]);
+    here.components[0].ignore = true;
+    let plan = plan(&model(vec![here])).unwrap();
+    assert_eq!(plan.hosts[0].recipes, [plan.hosts[0].bundle]);
+    let RecipeKind::Bundle(bundle) = &plan.recipes[plan.hosts[0].bundle].kind else { panic!() };
+    assert!(bundle.host.components.is_empty());
 }

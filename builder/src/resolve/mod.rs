@@ -3,19 +3,20 @@
 //! What can be collected is collected: syntax errors of all files, mistakes in TOML and in all instances are reported
 //! together. Only what would be a mere consequence of another mistake is left out.
 
+mod overrides;
 mod report;
 mod rounds;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex};
 
-use crate::data::Data;
 use crate::describe::{Description, describe_here};
-use crate::diagnostic::{Diagnostic, Severity, sort_diagnostics};
-use crate::environment::{Environment, Overrides, parse_environment, parse_project};
-use crate::eval::{ComponentInfo, Definitions, EVALUATION_THREAD, Resources, STACK_BYTES, Scene, load_definitions};
-use crate::model::{ComponentModel, Fleet, FleetHost, HostModel, Model, Resource, ResourceUse};
+use crate::diagnostic::{Diagnostic, Location, Severity, sort_diagnostics};
+use crate::environment::{Environment, parse_environment, parse_project};
+use crate::eval::{Definitions, EVALUATION_THREAD, Resources, STACK_BYTES, Scene, load_definitions};
+use crate::model::{Attribute, ComponentModel, Fleet, FleetHost, HostModel, Model, Resource, ResourceUse};
 use crate::snapshot::Snapshot;
+use overrides::Attributes;
 use rounds::Instance;
 pub(crate) use rounds::ROUNDS_MAX;
 
@@ -83,7 +84,12 @@ pub fn find_fleet(snapshot: &Snapshot, environment: &str, local_root: &str) -> R
     diagnostics.retain(|diagnostic| diagnostic.severity == Severity::Error);
     sort_diagnostics(&mut diagnostics);
     let (Some(project), Some(environment), true) = (project, environment, diagnostics.is_empty()) else { return Err(diagnostics) };
-    let host = |host: &crate::environment::HostEntry| FleetHost { name: host.name.clone(), fqdn: host.fqdn.clone(), ignore: host.ignore };
+    let host = |host: &crate::environment::HostEntry| FleetHost {
+        name: host.name.clone(),
+        fqdn: host.fqdn.clone(),
+        ignore: host.ignore,
+        ssh: host.ssh.clone(),
+    };
     Ok(Fleet {
         profile: environment.profile(&project.name).to_owned(),
         project: project.name,
@@ -106,7 +112,7 @@ fn assess_here(input: &Input<'_>) -> Assessment {
     let project = project.map_or_else(|| "project".to_owned(), |project| project.name);
     check_bundle_names(&project, &environment, &mut diagnostics);
     check_names(input.snapshot, &environment, &definitions, &mut diagnostics);
-    let attributes = attributes(input.snapshot, &environment, &definitions, &mut diagnostics);
+    let attributes = overrides::resolve(input.snapshot, &environment, &definitions, &mut diagnostics);
     let consistent = diagnostics.iter().all(|diagnostic| diagnostic.severity != Severity::Error);
 
     let profile = environment.profile(&project).to_owned();
@@ -118,7 +124,7 @@ fn assess_here(input: &Input<'_>) -> Assessment {
 
     diagnostics.extend(report::diagnose(&scene, &instances, &resources, &restless, consistent));
     let failed = diagnostics.iter().any(|diagnostic| diagnostic.severity == Severity::Error);
-    let model = (!failed).then(|| model(project, &scene, instances, &resources));
+    let model = (!failed).then(|| model(project, &scene, instances, &attributes, &resources));
     Assessment { model, diagnostics }
 }
 
@@ -161,92 +167,31 @@ fn check_names(snapshot: &Snapshot, environment: &Environment, definitions: &Def
             diagnostics.push(diagnostic.hint_names(feature, declared.iter().map(String::as_str)));
         }
     }
-    for overrides in &environment.overrides {
+    let of_hosts = environment.hosts.iter().flat_map(|host| &host.overrides);
+    for overrides in environment.overrides.iter().chain(of_hosts) {
         if !definitions.components.contains_key(&overrides.component) {
             diagnostics.push(unknown(&overrides.span, "E0111", &overrides.component));
         }
     }
 }
 
-/// Every component's attributes with their values: overrides over defaults. Components that lack one are left out.
-fn attributes(
-    snapshot: &Snapshot,
-    environment: &Environment,
-    definitions: &Definitions,
-    diagnostics: &mut Vec<Diagnostic>,
-) -> BTreeMap<String, Vec<(String, Data)>> {
-    let mut all = BTreeMap::new();
-    for (name, component) in &definitions.components {
-        let overrides = environment.overrides.iter().find(|overrides| overrides.component == *name);
-        let known = diagnostics.len();
-        let mut given = overrides.map_or_else(BTreeMap::new, |overrides| accept_overrides(snapshot, component, overrides, diagnostics));
-        let mut values = Vec::new();
-        let mut missing = Vec::new();
-        for attribute in &component.info.attributes {
-            match given.remove(attribute.name.as_str()).or_else(|| attribute.default.clone()) {
-                Some(value) => values.push((attribute.name.clone(), value)),
-                None => missing.push(attribute.name.as_str()),
-            }
-        }
-        let used = environment.hosts.iter().flat_map(|host| &host.components).find(|assignment| assignment.component == *name);
-        if let (Some(used), false, true) = (used, missing.is_empty(), diagnostics.len() == known) {
-            let message = format!("`{name}` has no value for {}", crate::diagnostic::list_names(&missing));
-            let diagnostic = used.span.diagnostic(snapshot, "E0304", message).note("defined here", component.info.at.clone());
-            diagnostics.push(diagnostic.hint(format!("set it in [components.{name}], or give the attribute a default")));
-        }
-        if missing.is_empty() {
-            all.insert(name.clone(), values);
-        }
-    }
-    all
-}
-
-fn accept_overrides<'a>(
-    snapshot: &Snapshot,
-    component: &'a ComponentInfo,
-    overrides: &Overrides,
-    diagnostics: &mut Vec<Diagnostic>,
-) -> BTreeMap<&'a str, Data> {
-    let mut given = BTreeMap::new();
-    for (name, span, data) in &overrides.attributes {
-        let Some(attribute) = component.info.attributes.iter().find(|attribute| attribute.name == *name) else {
-            let message = format!("`{}` has no attribute `{name}`", component.name);
-            let known = component.info.attributes.iter().map(|attribute| attribute.name.as_str());
-            diagnostics.push(span.diagnostic(snapshot, "E0303", message).hint_names(name, known));
-            continue;
-        };
-        match attribute.kind.accept(data.clone()) {
-            Ok(data) => drop(given.insert(attribute.name.as_str(), data)),
-            Err(refusal) => {
-                let message = format!("attribute `{name}` of `{}` {refusal}", component.name);
-                diagnostics.push(span.diagnostic(snapshot, "E0303", message).note("defined here", component.info.at.clone()));
-            }
-        }
-    }
-    given
-}
-
 /// All instances that can be evaluated, sorted by host and component.
-fn instances<'a>(
-    environment: &Environment,
-    definitions: &'a Definitions,
-    attributes: &'a BTreeMap<String, Vec<(String, Data)>>,
-) -> Vec<Instance<'a>> {
+fn instances<'a>(environment: &Environment, definitions: &'a Definitions, attributes: &'a Attributes) -> Vec<Instance<'a>> {
     let mut instances = Vec::new();
     for (host, entry) in environment.hosts.iter().enumerate() {
         for assignment in &entry.components {
             let component = definitions.components.get(&assignment.component);
-            if let (Some(component), Some(attributes)) = (component, attributes.get(&assignment.component)) {
+            if let (Some(component), Some(attributes)) = (component, attributes.of(host, &assignment.component)) {
                 let declared = component.info.features.as_ref().filter(|_| assignment.features.is_empty());
                 let features = declared.unwrap_or(&assignment.features).clone();
-                instances.push(Instance::new(component, host, entry.name.clone(), features, attributes));
+                instances.push(Instance::new(component, host, entry.name.clone(), features, &attributes.values));
             }
         }
     }
     instances
 }
 
-fn model(project: String, scene: &Scene, instances: Vec<Instance<'_>>, resources: &Resources) -> Model {
+fn model(project: String, scene: &Scene, instances: Vec<Instance<'_>>, attributes: &Attributes, resources: &Resources) -> Model {
     let environment = &scene.environment;
     let mut hosts: Vec<HostModel> = environment
         .hosts
@@ -254,18 +199,29 @@ fn model(project: String, scene: &Scene, instances: Vec<Instance<'_>>, resources
         .map(|host| HostModel {
             name: host.name.clone(),
             fqdn: host.fqdn.clone(),
-            platform: environment.platform.clone(),
+            platform: host.platform.clone(),
             ignore: host.ignore,
             tags: host.tags.clone(),
+            ssh: host.ssh.clone(),
             components: Vec::new(),
         })
         .collect();
     let uses: BTreeSet<ResourceUse> = instances.iter().flat_map(uses).collect();
     for instance in instances {
+        let assignments = &environment.hosts[instance.host].components;
+        let origins = attributes
+            .of(instance.host, &instance.component.name)
+            .map_or_else(Vec::new, |values| values.values.iter().map(|(name, _)| name.clone()).zip(values.origins.clone()).collect());
+        let origins: BTreeMap<String, (String, Location)> = origins.into_iter().collect();
+        let attribute = |(name, value): (String, String)| {
+            let (origin, at) = origins.get(&name).cloned().unwrap_or_else(|| ("default".to_owned(), instance.component.info.at.clone()));
+            (name, Attribute { value, origin, at })
+        };
         hosts[instance.host].components.push(ComponentModel {
             name: instance.component.name.clone(),
             features: instance.features,
-            attributes: instance.outcome.attributes,
+            ignore: assignments.iter().any(|assignment| assignment.component == instance.component.name && assignment.ignore),
+            attributes: instance.outcome.attributes.into_iter().map(attribute).collect(),
             output: sarsen_store::ObjectId::placeholder(&format!("{}/{}", instance.host_name, instance.component.name)),
             steps: instance.outcome.steps,
             messages: instance.outcome.messages,

@@ -94,7 +94,7 @@ fn the_tick_component() {
     assert_eq!(path, "/var/lib/sarsen/state/demo/tick/data");
     assert_eq!(service.command, [format!("{tree}/bin/tick"), path.clone()]);
     assert_eq!(model.resources[0].value, r#"{"host":"web1.example.net","port":9000}"#);
-    assert_eq!(component.attributes["sleep"], "3");
+    assert_eq!(component.attributes["sleep"].value, "3");
 }
 
 #[test]

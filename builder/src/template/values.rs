@@ -122,6 +122,9 @@ impl Object for AddressObject {
             "port" => Some(Value::from(self.0.port)),
             "v4" => self.0.v4.as_deref().map(Value::from),
             "v6" => self.0.v6.as_deref().map(Value::from),
+            "connect" => Some(Value::from(self.0.to_string())),
+            "listen" => self.0.v4.clone().map(|host| Value::from_object(Self(Address { host, v6: None, ..self.0.clone() }))),
+            "listen_v6" => self.0.v6.clone().map(|host| Value::from_object(Self(Address { host, v4: None, ..self.0.clone() }))),
             _ => None,
         }
     }

@@ -83,7 +83,15 @@ fn model(hosts: Vec<HostModel>) -> Model {
 }
 
 fn host(name: &str, components: Vec<ComponentModel>) -> HostModel {
-    HostModel { name: name.to_owned(), fqdn: name.to_owned(), platform: None, ignore: false, tags: Vec::new(), components }
+    HostModel {
+        name: name.to_owned(),
+        fqdn: name.to_owned(),
+        platform: None,
+        ignore: false,
+        tags: Vec::new(),
+        ssh: sarsen_builder::model::SshSettings::default(),
+        components,
+    }
 }
 
 fn component(host: &str, name: &str, steps: Vec<StepKind>) -> ComponentModel {
@@ -91,6 +99,7 @@ fn component(host: &str, name: &str, steps: Vec<StepKind>) -> ComponentModel {
     ComponentModel {
         name: name.to_owned(),
         features: Vec::new(),
+        ignore: false,
         attributes: BTreeMap::new(),
         output: ObjectId::placeholder(&format!("{host}/{name}")),
         steps: steps.into_iter().zip(1..).map(|(kind, line)| Step { at: at(line), within: Vec::new(), kind }).collect(),

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use clap::Args;
-use sarsen_builder::model::{ComponentModel, Connect, HostModel, Model, Resource, ResourceUse, Step, StepKind};
+use sarsen_builder::model::{Attribute, ComponentModel, Connect, HostModel, Model, Resource, ResourceUse, Step, StepKind};
 use sarsen_store::manifest::{Probe, Requirement};
 use serde::Serialize;
 
@@ -21,6 +21,10 @@ pub(crate) struct Arguments {
     /// Print who uses what of whom, as a graph in DOT
     #[arg(long, conflicts_with = "format")]
     dot: bool,
+
+    /// Say of every attribute who gave its value, and where
+    #[arg(long)]
+    origin: bool,
 }
 
 #[derive(Serialize)]
@@ -49,9 +53,19 @@ struct HostEntry<'a> {
 struct ComponentEntry<'a> {
     component: &'a str,
     features: &'a [String],
-    attributes: &'a BTreeMap<String, String>,
+    attributes: BTreeMap<&'a str, &'a str>,
+    /// Whether it is not part of the host's bundle.
+    ignore: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    origins: Option<BTreeMap<&'a str, OriginEntry<'a>>>,
     steps: Vec<StepLine>,
     messages: &'a [String],
+}
+
+#[derive(Serialize)]
+struct OriginEntry<'a> {
+    by: &'a str,
+    at: String,
 }
 
 #[derive(Serialize)]
@@ -85,13 +99,13 @@ pub(crate) fn run(arguments: &Arguments, context: &Context) -> Result<Exit, Comm
     let model = Project::open(context)?.model(context, &arguments.environment.environment)?;
     match context.format {
         _ if arguments.dot => context.print(&dot(&model))?,
-        Format::Json => context.print_json(&report(&model))?,
-        Format::Text => context.print(&text(&report(&model)))?,
+        Format::Json => context.print_json(&report(&model, arguments.origin))?,
+        Format::Text => context.print(&text(&report(&model, arguments.origin)))?,
     }
     Ok(Exit::Done)
 }
 
-fn report(model: &Model) -> Report<'_> {
+fn report(model: &Model, origin: bool) -> Report<'_> {
     Report {
         project: &model.project,
         environment: &model.environment,
@@ -101,7 +115,7 @@ fn report(model: &Model) -> Report<'_> {
             Connect::Local => "local",
             Connect::Ssh => "ssh",
         },
-        hosts: model.hosts.iter().map(host).collect(),
+        hosts: model.hosts.iter().map(|entry| host(entry, origin)).collect(),
         resources: model.resources.iter().map(resource).collect(),
         uses: model.uses.iter().map(usage).collect(),
     }
@@ -115,25 +129,32 @@ fn resource(resource: &Resource) -> ResourceEntry<'_> {
     ResourceEntry { key: &resource.key, host: &resource.host, component: &resource.component, value: &resource.value }
 }
 
-fn host(host: &HostModel) -> HostEntry<'_> {
+fn host(host: &HostModel, origin: bool) -> HostEntry<'_> {
     HostEntry {
         host: &host.name,
         fqdn: &host.fqdn,
         platform: host.platform.as_deref(),
         ignore: host.ignore,
         tags: &host.tags,
-        components: host.components.iter().map(component).collect(),
+        components: host.components.iter().map(|entry| component(entry, origin)).collect(),
     }
 }
 
-fn component(component: &ComponentModel) -> ComponentEntry<'_> {
+fn component(component: &ComponentModel, origin: bool) -> ComponentEntry<'_> {
+    let origins = || component.attributes.iter().map(|(name, attribute)| (name.as_str(), origin_of(attribute))).collect();
     ComponentEntry {
         component: &component.name,
         features: &component.features,
-        attributes: &component.attributes,
+        attributes: component.attributes.iter().map(|(name, attribute)| (name.as_str(), attribute.value.as_str())).collect(),
+        ignore: component.ignore,
+        origins: origin.then(origins),
         steps: component.steps.iter().map(step).collect(),
         messages: &component.messages,
     }
+}
+
+fn origin_of(attribute: &Attribute) -> OriginEntry<'_> {
+    OriginEntry { by: &attribute.origin, at: format!("{}:{}:{}", attribute.at.file, attribute.at.line, attribute.at.column) }
 }
 
 fn step(step: &Step) -> StepLine {
@@ -180,9 +201,14 @@ fn text(report: &Report<'_>) -> String {
         push_line(&mut text, &format!("\n{} ({}{ignored})", host.host, host.fqdn));
         for component in &host.components {
             let features = if component.features.is_empty() { String::new() } else { format!(":{}", component.features.join(",")) };
-            push_line(&mut text, &format!("  {}{features}", component.component));
-            let attributes: Vec<[String; 2]> =
-                component.attributes.iter().map(|(name, value)| [name.clone(), format!("= {value}")]).collect();
+            let ignored = if component.ignore { " (ignored)" } else { "" };
+            push_line(&mut text, &format!("  {}{features}{ignored}", component.component));
+            let from = |name: &str| {
+                let origin = component.origins.as_ref().and_then(|origins| origins.get(name));
+                origin.map_or_else(String::new, |origin| format!("from {}, {}", origin.by, origin.at))
+            };
+            let attributes: Vec<[String; 3]> =
+                component.attributes.iter().map(|(name, value)| [(*name).to_owned(), format!("= {value}"), from(name)]).collect();
             text.push_str(&columns(&attributes, 4));
             push_steps(&mut text, &component.steps);
             component.messages.iter().for_each(|message| push_line(&mut text, &format!("    {message}")));

@@ -99,7 +99,7 @@ pub(in crate::eval) fn builtins(builder: &mut GlobalsBuilder) {
     /// * `reload`: (list of str, Path, Address or int) what makes it read its configuration again; if not given, it is started anew
     /// * `reload_on`: (list of str or Path) texts whose change means "reload"; name the file that it reads through `self.current(...)` in `command` then
     /// * `env`: (dict of str or Path) environment variables
-    /// * `user`: the user it runs as; if not given, the environment's `service_user`, else that of the service manager
+    /// * `user`: the user it runs as; if not given, the `service_user` of host or environment, else that of the service manager
     /// * `working_directory`: (str or Path) the directory it starts in, an absolute path
     /// * `restart`: when it is started again: `"always"`, `"on-failure"` or `"no"`
     /// * `type`: how it says that it is ready: `"simple"`, `"exec"`, `"notify"` or `"forking"`; what runs once and ends is a `Hook`
@@ -152,7 +152,7 @@ pub(in crate::eval) fn builtins(builder: &mut GlobalsBuilder) {
             reload: reload.filter(|value| !value.is_none()).map_or_else(|| Ok(Vec::new()), |value| self::command(value, "`reload`"))?,
             reload_on: reload_on.items.into_iter().map(|value| to_text(value, "an element of `reload_on`")).collect::<Result<_, _>>()?,
             environment: texts(env, "`env`")?,
-            user: user.into_option().map(checked_user).transpose()?.or_else(|| context.scene.environment.service_user.clone()),
+            user: user.into_option().map(checked_user).transpose()?.or_else(|| context.host().service_user.clone()),
             working_directory: working_directory.into_option().map(|value| to_text(value, "`working_directory`")).transpose()?,
             restart: self::restart(restart)?,
             kind: r#type.to_owned(),
@@ -182,7 +182,7 @@ pub(in crate::eval) fn builtins(builder: &mut GlobalsBuilder) {
     ///
     /// # Arguments
     /// * `name`: unique in the component
-    /// * `user`: the owner; if not given, the environment's `service_user`, else the user of the installation
+    /// * `user`: the owner; if not given, the `service_user` of host or environment, else the user of the installation
     /// * `mode`: (int or str) permission bits as `0o700`, `"0700"` or `"rwx------"`, up to 0o1777; 0o750 if not given
     ///
     /// # Returns
@@ -205,7 +205,7 @@ pub(in crate::eval) fn builtins(builder: &mut GlobalsBuilder) {
         eval: &mut Evaluator<'v, '_, '_>,
     ) -> starlark::Result<StepValue> {
         let context = Context::find(eval).ok_or_else(|| crate::eval::component::outside("steps are made"))?;
-        let user = user.into_option().map(checked_user).transpose()?.or_else(|| context.scene.environment.service_user.clone());
+        let user = user.into_option().map(checked_user).transpose()?.or_else(|| context.host().service_user.clone());
         let mode = mode.into_option().map_or(Ok(STATE_MODE_DEFAULT), parse_mode)?;
         if mode & !0o1777 != 0 {
             return Err(Failure::new("E0416", "the mode of a state directory goes from 0 to 0o1777").hint("write 0o750").into());
