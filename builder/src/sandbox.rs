@@ -91,6 +91,8 @@ pub struct Outcome {
     pub ending: Ending,
     /// The last lines of its log, at most [`LOG_TAIL_LINES`], without control characters.
     pub tail: Vec<String>,
+    /// Whether it is known that no process of the build is left, so that nobody holds a handle of a file that it made.
+    pub is_gone: bool,
 }
 
 /// Why there was no build at all.

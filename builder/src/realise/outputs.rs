@@ -18,11 +18,20 @@ use crate::recipe::scratch_id;
 /// The largest file of a build with several outputs that is looked into for the names of the others, in bytes.
 const FILE_BYTES_MAX: u64 = 2 << 30;
 
-/// Takes the directories in; they may name objects of `visible`.
+/// How files come into the store.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Taking {
+    /// They are renamed: nobody can have a handle of any, because all processes of the build are gone.
+    Move,
+    /// They are copied: a process may still be able to write.
+    Copy,
+}
+
+/// Takes the directories of the outputs in; they may name objects of `visible`.
 pub(super) fn take_in(
     transaction: &mut Transaction,
-    outputs: &BTreeMap<String, Output>,
-    directories: &BTreeMap<String, PathBuf>,
+    taking: Taking,
+    (outputs, directories): (&BTreeMap<String, Output>, &BTreeMap<String, PathBuf>),
     visible: Vec<ObjectRef>,
 ) -> Result<BTreeMap<String, ObjectRef>, RecipeError> {
     for (name, directory) in directories {
@@ -39,7 +48,11 @@ pub(super) fn take_in(
         if !made.is_empty() {
             walk(directory, &mut |path| rewrite(path, &substitution))?;
         }
-        let object = transaction.put_directory(&output.name, directory, Some(&scratch_id(output)), &candidates)?;
+        let own = scratch_id(output);
+        let object = match taking {
+            Taking::Move => transaction.put_directory_given_away(&output.name, directory, Some(&own), &candidates)?,
+            Taking::Copy => transaction.put_directory(&output.name, directory, Some(&own), &candidates)?,
+        };
         substitution.insert(scratch_id(output), object.id);
         candidates.push(object.clone());
         made.insert(name, object);
@@ -152,6 +165,8 @@ fn rewrite(path: &Path, substitution: &Substitution) -> Result<(), FsError> {
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::fs::MetadataExt;
+
     use super::*;
 
     #[test]
@@ -165,5 +180,26 @@ mod tests {
         make_accessible(output.path()).unwrap();
         let mode = |path: &Path| std::fs::symlink_metadata(path).unwrap().permissions().mode() & 0o777;
         assert_eq!((mode(&directory), mode(&file)), (0o700, 0o510));
+    }
+
+    #[test]
+    fn a_file_is_copied_as_long_as_somebody_may_write_to_it() {
+        let directory = tempfile::tempdir().unwrap();
+        let store = sarsen_store::ObjectStore::open(directory.path()).unwrap();
+        let output = Output { placeholder: sarsen_store::ObjectId::placeholder("thing"), name: "thing".parse().unwrap() };
+        for (taking, is_moved) in [(Taking::Copy, false), (Taking::Move, true)] {
+            let mut transaction = store.begin().unwrap();
+            let scratch = transaction.scratch("output").unwrap();
+            let file = scratch.join("f");
+            fsutil::replace_file(&file, format!("{taking:?}").as_bytes(), 0o644).unwrap();
+            let inode = |path: &Path| std::fs::metadata(path).unwrap().ino();
+            let before = inode(&file);
+            let (outputs, directories) =
+                (BTreeMap::from([("out".to_owned(), output.clone())]), BTreeMap::from([("out".to_owned(), scratch)]));
+            let made = take_in(&mut transaction, taking, (&outputs, &directories), Vec::new()).unwrap();
+            transaction.barrier().unwrap();
+            assert_eq!(inode(&store.object_path(&made["out"]).join("f")) == before, is_moved, "{taking:?}");
+        }
+        assert_eq!(store.verify().unwrap(), []);
     }
 }

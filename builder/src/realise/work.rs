@@ -12,7 +12,8 @@ use sarsen_store::fsutil::{self, FsError};
 use sarsen_store::manifest::Manifest;
 use sarsen_store::{Digest, Durable, NewEntry, NewEntryKind, ObjectRef, ObjectStore, Transaction};
 
-use super::{BuildEvent, Objects, Options, RecipeError, outputs};
+use super::outputs::{self, Taking};
+use super::{BuildEvent, Objects, Options, RecipeError};
 use crate::fetch;
 use crate::model::Source;
 use crate::plan::{Plan, PythonFetch, Recipe, RecipeKind, Substitution, TreeEntry, TreeEntryKind};
@@ -100,7 +101,8 @@ impl Worker<'_> {
         if outcome.ending != Ending::Exited(0) {
             return Err(RecipeError::Unsuccessful { ending: outcome.ending.to_string(), log: log.to_owned(), tail: outcome.tail });
         }
-        let made = outputs::take_in(&mut transaction, build.outputs, &directories, visible)?;
+        let taking = if outcome.is_gone { Taking::Move } else { Taking::Copy };
+        let made = outputs::take_in(&mut transaction, taking, (build.outputs, &directories), visible)?;
         Ok((made, transaction.barrier()?))
     }
 

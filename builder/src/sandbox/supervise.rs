@@ -40,12 +40,13 @@ pub fn run(spec: &Spec, program: &Path, log: &Path, timeout: Duration) -> Result
             let _ = child.kill();
         }
         // It waits for process 1, which the kernel lets go only after all others are gone.
-        child.wait().map_err(start_failed)?;
+        let ended = child.wait().map_err(start_failed)?;
         let tail = reading.join().unwrap_or_else(|_| Err(io::ErrorKind::Other.into())).map_err(log_failed)?;
         match report.map_err(start_failed)? {
-            Some(Report::Ended(ending)) => Ok(Outcome { ending, tail }),
+            // It succeeds only after it has waited for process 1. Killed from outside, it leaves the death of the others to the kernel, a moment later.
+            Some(Report::Ended(ending)) => Ok(Outcome { ending, tail, is_gone: ended.success() }),
             Some(Report::Failed(Failure { operation, reason, hint })) => Err(SandboxError::Setup { operation, reason, hint }),
-            None if Instant::now() >= deadline => Ok(Outcome { ending: Ending::TimedOut(timeout.as_secs()), tail }),
+            None if Instant::now() >= deadline => Ok(Outcome { ending: Ending::TimedOut(timeout.as_secs()), tail, is_gone: false }),
             None => Err(SandboxError::Silent),
         }
     })

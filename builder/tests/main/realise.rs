@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::process::Command;
 use std::sync::{Arc, Mutex};
@@ -158,6 +159,23 @@ fn one_build_serves_all_hosts_and_is_not_done_again() {
     assert!(second.built.is_empty(), "{:?}", second.built);
     assert_eq!(second.hosts, first.hosts);
     assert_eq!(workshop.names_of(&first), BTreeSet::from(["app", "app-code", "shop-prod-a", "shop-prod-b"].map(str::to_owned)));
+    assert_eq!(workshop.store.verify().unwrap(), []);
+}
+
+#[test]
+fn what_a_build_has_written_is_moved_into_the_store_unless_it_has_a_second_name() {
+    let workshop = Workshop::new();
+    let script = "echo one > $out/one; echo two > $out/two; ln $out/two $out/second; stat -c %i $out/one $out/two > $out/inodes
+        sleep 1000 < $out/one 3>> $out/one &";
+    let (realised, _) = workshop.realise(&model(vec![host("a", vec![app("a", script)])]));
+    let place = workshop.read(&realised, 0, "app", "where");
+    let object: ObjectRef = place.strip_prefix("/var/lib/sarsen/store/").unwrap().strip_suffix("/result").unwrap().parse().unwrap();
+    let path = |name: &str| workshop.store.object_path(&object).join(name);
+    let before: Vec<u64> = fs::read_to_string(path("inodes")).unwrap().lines().map(|line| line.parse().unwrap()).collect();
+    let inode = |name: &str| fs::metadata(path(name)).unwrap().ino();
+    assert_eq!(inode("one"), before[0], "the process that holds it open is dead");
+    assert_ne!(inode("two"), before[1]);
+    assert_eq!(inode("two"), inode("second"), "one content, one inode");
     assert_eq!(workshop.store.verify().unwrap(), []);
 }
 
