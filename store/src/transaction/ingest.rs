@@ -18,7 +18,7 @@ use std::sync::mpsc::sync_channel;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use crate::error::StoreError;
-use crate::fsutil::{self, Directory};
+use crate::fsutil::{self, Directory, FsError};
 use crate::scan::Candidates;
 use crate::stat_cache::StatCache;
 use crate::tree::{FileFacts, SelfReferences};
@@ -47,11 +47,13 @@ pub(super) struct Origin<'a> {
 /// Copies the directory `source` with all that is in it into `staging`.
 pub(super) fn ingest(staging: &mut Staging<'_>, source: Directory, origin: Origin<'_>) -> Result<(), StoreError> {
     let target = Directory::open(&staging.top)?;
+    let blobs = Directory::open(&staging.store.root().join("blobs"))?;
     let shared = Shared {
+        shards: shards_of(&blobs)?,
+        blobs,
         candidates: staging.candidates,
         name: staging.name,
         top: staging.top.clone(),
-        blobs: Directory::open(&staging.store.root().join("blobs"))?,
         contents: Mutex::new(std::mem::take(staging.contents)),
         // The top directory has just been made, so this is the time, by the clock that files have their times from.
         rows: Rows::new(origin.cache, target.own_node()?.stamp.changed),
@@ -106,6 +108,8 @@ struct Shared<'a> {
     name: &'a ObjectName,
     top: PathBuf,
     blobs: Directory,
+    /// Which directories of `blobs/` were there at the start, by the first byte of digests: in the others nothing is looked for.
+    shards: [bool; 256],
     contents: Mutex<Contents>,
     rows: Rows<'a>,
     given_away: bool,
@@ -167,6 +171,7 @@ impl Shared<'_> {
     fn link_known(&self, key: &ContentKey, staged: Option<&PathBuf>, target: &Directory, name: &OsStr) -> Result<Linked, StoreError> {
         match staged {
             Some(existing) => link_result(target.link_from(existing, name)),
+            None if !self.shards[usize::from(key.0.as_bytes()[0])] => Ok(Linked::Unknown),
             None => link_result(self.blobs.link_to(blob_name(key).as_ref(), target, name)),
         }
     }
@@ -201,6 +206,17 @@ impl Shared<'_> {
     fn lock(&self) -> MutexGuard<'_, Contents> {
         self.contents.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// Which directories there are in `blobs/`.
+fn shards_of(blobs: &Directory) -> Result<[bool; 256], FsError> {
+    let mut shards = [false; 256];
+    for name in blobs.names()? {
+        if let Some(shard) = name.to_str().filter(|name| name.len() == 2).and_then(|name| u8::from_str_radix(name, 16).ok()) {
+            shards[usize::from(shard)] = true;
+        }
+    }
+    Ok(shards)
 }
 
 fn refused(directory: &Directory, name: &OsStr, reason: &'static str) -> StoreError {

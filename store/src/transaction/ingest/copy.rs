@@ -22,6 +22,9 @@ use super::walk::Batch;
 use super::{Copied, Place, Shared, refused};
 use crate::transaction::staging::{Linked, references_in_name};
 
+/// How much of a file that does not fit into one chunk is read, hashed and written at a time, in bytes: it stays in a processor's own cache meanwhile.
+const PORTION_BYTES: usize = 256 << 10;
+
 /// Copies files, on any thread.
 pub(super) struct Worker<'a> {
     shared: &'a Shared<'a>,
@@ -147,7 +150,7 @@ impl<'a> Worker<'a> {
         let target = &source.level.target;
         let shown = target.path().join(source.name);
         let mut scan = LargeScan::new(self.shared.candidates);
-        self.buffer.resize(CHUNK_BYTES, 0);
+        self.buffer.resize(PORTION_BYTES, 0);
         let taken = self.take_away(source)?;
         let file = if taken { None } else { Some(target.create_file(source.name)?) };
         let shares = file.as_ref().is_some_and(|file| self.shares_blocks(&source.file, file));
