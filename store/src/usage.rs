@@ -3,15 +3,15 @@
 //! Link counts tell: an inode that has no names but those in the objects at hand and the one in `blobs/` would go with them. Nothing is read
 //! but manifests, and nothing is remembered but the inodes of the objects at hand.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
 
+use crate::ObjectRef;
 use crate::error::StoreError;
 use crate::fsutil::{self, Directory, FsError, NodeKind};
 use crate::objects::ObjectStore;
 use crate::tree::KindView;
-use crate::{Digest, ObjectRef};
 
 /// What some objects take together, in bytes of file contents.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -42,13 +42,14 @@ pub struct Leftovers {
     pub quarantine: u64,
 }
 
-/// An inode of the objects at hand.
-struct Inode {
+/// A name of an inode in the objects at hand: 32 bytes, as there may be a million.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+struct Name {
+    device: u64,
+    inode: u64,
     size: u64,
+    /// How many names the inode has, but for the one in `blobs/`.
     links: u64,
-    /// How many of the links are in the objects at hand.
-    seen: u64,
-    content: (Digest, bool),
 }
 
 impl ObjectStore {
@@ -58,7 +59,7 @@ impl ObjectStore {
     /// Errors: [`StoreError::Missing`]; [`StoreError::Damaged`] if a manifest cannot be read.
     pub fn usage(&self, objects: &[ObjectRef]) -> Result<Usage, StoreError> {
         let mut usage = Usage::default();
-        let mut inodes: BTreeMap<(u64, u64), Inode> = BTreeMap::new();
+        let mut names: Vec<Name> = Vec::new();
         let objects: std::collections::BTreeSet<&ObjectRef> = objects.iter().collect();
         for object in objects {
             let top = self.object_path(object);
@@ -70,15 +71,16 @@ impl ObjectStore {
                 let metadata = std::fs::symlink_metadata(&path).map_err(|error| FsError::new("inspect", &path, error))?;
                 usage.files += 1;
                 usage.bytes += size;
-                let content = (*digest, executable);
-                let inode = Inode { size, links: metadata.nlink(), seen: 0, content };
-                inodes.entry((metadata.dev(), metadata.ino())).or_insert(inode).seen += 1;
+                let key = (metadata.dev(), metadata.ino());
+                let named = std::fs::symlink_metadata(self.blob_path(digest, executable)).is_ok_and(|blob| (blob.dev(), blob.ino()) == key);
+                names.push(Name { device: key.0, inode: key.1, size, links: metadata.nlink().saturating_sub(u64::from(named)) });
             }
         }
-        for (key, Inode { size, links, seen, content: (digest, executable) }) in inodes {
+        names.sort_unstable();
+        for inode in names.chunk_by(|one, other| (one.device, one.inode) == (other.device, other.inode)) {
+            let Name { size, links, .. } = inode[0];
             usage.distinct += size;
-            let named = std::fs::symlink_metadata(self.blob_path(&digest, executable)).is_ok_and(|blob| (blob.dev(), blob.ino()) == key);
-            if links <= seen + u64::from(named) {
+            if links <= inode.len() as u64 {
                 usage.unique += size;
             }
         }
