@@ -13,6 +13,7 @@ mod determinism;
 mod errors;
 mod lab;
 mod local;
+mod reflink;
 mod repair;
 mod shop;
 mod standalone;
