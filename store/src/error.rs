@@ -119,3 +119,10 @@ pub enum StoreError {
         found: ObjectId,
     },
 }
+
+impl StoreError {
+    /// Whether the index found no room on the disk.
+    pub(crate) fn is_full(&self) -> bool {
+        matches!(self, Self::Index { source, .. } if source.sqlite_error_code() == Some(rusqlite::ErrorCode::DiskFull))
+    }
+}

@@ -6,6 +6,7 @@
 //! one, because its steps are found in the trash and in the link counts of contents. Normative text: `FORMAT.md`, section "Collection".
 
 mod freed;
+mod leftovers;
 mod retention;
 mod roots;
 mod why;
@@ -145,25 +146,27 @@ pub fn plan(store: &ObjectStore, roots: &Roots, now: SystemTime, grace: Duration
 /// Needs no free space. Errors: as [`plan`]; what was removed until then stays removed.
 pub fn execute(store: &ObjectStore, plan: &GcPlan) -> Result<GcReport, GcError> {
     let planned: BTreeSet<&ObjectRef> = plan.remove.iter().map(|removal| &removal.object).collect();
-    let (remove, discarded) = {
+    let (remove, forgotten) = {
         let _publication = store.lock_publication()?;
         let mut remove = mark(store, &plan.roots, &BTreeSet::new(), plan.now, plan.grace)?.remove;
         remove.retain(|object| planned.contains(object));
         for record in roots::results(store)?.stale {
             fsutil::remove_file(&record)?;
         }
-        let discarded = store.discard(&remove);
-        (remove, discarded)
+        store.discard(&remove)?;
+        let forgotten = store.forget_removed(&remove);
+        (remove, forgotten)
     };
     // What takes long happens without the lock; nobody else looks into the trash.
     store.empty_trash()?;
     let _publication = store.lock_publication()?;
-    if discarded.is_err() {
-        // On a full disk the index can only be written after something has been freed.
-        store.discard(&remove)?;
-        store.empty_trash()?;
+    match forgotten {
+        // On a full disk the index can only be written after something has been freed. What somebody published again meanwhile stays.
+        Err(error) if error.is_full() => store.forget_removed(&remove)?,
+        other => other?,
     }
-    remove_lone_manifests(store)?;
+    store.remove_lone_manifests()?;
+    leftovers::remove(store, plan.now, plan.grace)?;
     let report = GcReport { objects: remove.len() as u64, ..GcReport::default() };
     remove_unused_contents(store, report)
 }
@@ -177,6 +180,9 @@ struct Marked {
 
 /// Sorts all objects into needed and not needed. Call with the publication locked.
 fn mark(store: &ObjectStore, roots: &Roots, given_up: &BTreeSet<PathBuf>, now: SystemTime, grace: Duration) -> Result<Marked, GcError> {
+    // Leases before everything else: who holds one gives it up only after a link keeps the object, which then is there to be found below.
+    // Nobody can take a new one, because the publication is locked.
+    let leased = store.leased_objects()?;
     let mut all: BTreeSet<ObjectRef> = store.objects()?.into_iter().collect();
     for name in Directory::open(&store.root().join("store"))?.names()? {
         all.extend(object_of_name(&name));
@@ -192,7 +198,7 @@ fn mark(store: &ObjectStore, roots: &Roots, given_up: &BTreeSet<PathBuf>, now: S
         keep.extend(references_first(store, &[object], &all)?);
     }
     // Leases name objects before they are there, so here an absent one is nothing unusual.
-    let mut others = store.leased_objects()?;
+    let mut others = leased;
     others.extend(store.pins()?.into_values());
     others.extend(roots::results(store)?.kept.into_iter().map(|(_, object)| object));
     others.extend(roots.objects.iter().cloned());
@@ -243,7 +249,7 @@ fn references_of(store: &ObjectStore, object: &ObjectRef) -> Result<BTreeSet<Obj
     Ok(references)
 }
 
-/// Whether an object was published less than `grace` ago. Its times are fixed, but not that of its last change of metadata.
+/// Whether something got its name less than `grace` ago. The times of an object are fixed, but not that of its last change of metadata.
 fn is_fresh(path: &Path, now: SystemTime, grace: Duration) -> Result<bool, GcError> {
     let metadata = match std::fs::symlink_metadata(path) {
         Ok(metadata) => metadata,
@@ -253,19 +259,6 @@ fn is_fresh(path: &Path, now: SystemTime, grace: Duration) -> Result<bool, GcErr
     let changed = SystemTime::UNIX_EPOCH + Duration::from_secs(u64::try_from(metadata.ctime()).unwrap_or(0));
     // An object from the future is as fresh as can be: the clock was set back.
     Ok(now.duration_since(changed).map_or(true, |age| age < grace))
-}
-
-/// Removes manifests whose object is not there: whoever made or removed it was killed in between. Call with the publication locked.
-fn remove_lone_manifests(store: &ObjectStore) -> Result<(), GcError> {
-    let objects = Directory::open(&store.root().join("store"))?.names()?;
-    let needed: BTreeSet<String> = objects.iter().filter_map(|name| object_of_name(name)).map(|object| object.id.to_string()).collect();
-    let manifests = Directory::open(&store.root().join("trees"))?;
-    for name in manifests.names()? {
-        if name.to_str().is_none_or(|name| !needed.contains(name)) {
-            manifests.remove_name(&name)?;
-        }
-    }
-    Ok(())
 }
 
 /// Removes the contents that have no name but their own. Call with the publication locked, so that no transaction begins.

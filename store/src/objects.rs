@@ -38,6 +38,9 @@ const LEFT_OVERS: &str = "left-overs";
 /// How long to wait for the publication lock. It is held for renames and two syncs; this covers a slow disk.
 const PUBLICATION_PATIENCE: Duration = Duration::from_mins(2);
 
+/// How the name of what was an object begins, in `store/`, until it is in the trash.
+pub(crate) const REMOVED_PREFIX: &str = ".removed-";
+
 /// File systems that may give out inode numbers and times as they like: FUSE, 9p, virtual machines' shared folders.
 const UNSTEADY_FILE_SYSTEMS: [u32; 4] = [0x6573_5546, 0x0102_1997, 0x786f_4256, 0xbacb_acbc];
 
@@ -85,9 +88,9 @@ impl ObjectStore {
         for (name, mode) in DIRECTORIES {
             create_if_missing(&root.join(name), mode)?;
         }
-        let index = recovery::open_index(&root)?;
+        let (index, alone) = recovery::open_index(&root)?;
         let store = Self { inner: Arc::new(Inner { root, index, stat_cache: OnceLock::new() }) };
-        recovery::recover(&store)?;
+        recovery::recover(&store, alone)?;
         Ok(store)
     }
 
@@ -327,28 +330,65 @@ impl ObjectStore {
         Ok(fsutil::lock_shared_within(&publication_path(self.root()), PUBLICATION_PATIENCE)?)
     }
 
-    /// Moves something of this store to the trash; what does not exist is fine.
+    /// Moves something of this store, but no object, to the trash; what does not exist is fine.
     pub(crate) fn move_to_trash(&self, path: &Path) -> Result<(), StoreError> {
-        match std::fs::symlink_metadata(path) {
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(()),
-            // Moving a directory changes its `..`, for which the owner needs to be allowed to write.
-            Ok(metadata) if metadata.is_dir() => fsutil::set_mode(path, 0o755)?,
-            Ok(_) => {}
-            Err(error) => return Err(FsError::new("inspect", path, error).into()),
+        match fsutil::rename(path, &self.root().join("trash").join(fsutil::random_name()?)) {
+            Err(error) if error.is_missing() => Ok(()),
+            moved => Ok(moved?),
         }
-        Ok(fsutil::rename(path, &self.root().join("trash").join(fsutil::random_name()?))?)
     }
 
-    /// Moves objects to the trash, then drops their manifests and their rows. Call with the publication locked,
-    /// referrers before what they refer to.
+    /// Moves an object to the trash; one that does not exist is fine. Call with the publication locked.
+    pub(crate) fn remove_object(&self, object: &ObjectRef) -> Result<(), StoreError> {
+        // It loses its name first, in one step. To move it elsewhere its owner must be allowed to write to it, because its `..` changes; an
+        // object that was made writable and then stayed, because we were killed, would be a damaged one.
+        let nameless = self.root().join("store").join(format!("{REMOVED_PREFIX}{}", fsutil::random_name()?));
+        match fsutil::rename(&self.object_path(object), &nameless) {
+            Err(error) if error.is_missing() => Ok(()),
+            renamed => {
+                renamed?;
+                self.put_away_removed(&nameless)
+            }
+        }
+    }
+
+    /// Moves what was an object to the trash.
+    pub(crate) fn put_away_removed(&self, nameless: &Path) -> Result<(), StoreError> {
+        fsutil::set_mode(nameless, 0o755)?;
+        self.move_to_trash(nameless)
+    }
+
+    /// Moves objects to the trash and drops their manifests. Call with the publication locked, referrers before what they refer to.
+    ///
+    /// Their rows are for [`Self::forget_removed`].
     pub(crate) fn discard(&self, objects: &[ObjectRef]) -> Result<(), StoreError> {
-        for object in objects {
-            self.move_to_trash(&self.object_path(object))?;
+        objects.iter().try_for_each(|object| self.remove_object(object))?;
+        objects.iter().try_for_each(|object| Ok(fsutil::remove_file(&self.manifest_path(&object.id))?))
+    }
+
+    /// Removes manifests whose object is not there: whoever made or removed it was killed in between. Call with the publication locked.
+    pub(crate) fn remove_lone_manifests(&self) -> Result<(), StoreError> {
+        let objects = Directory::open(&self.root().join("store"))?.names()?;
+        let needed: BTreeSet<String> = objects.iter().filter_map(|name| object_of_name(name)).map(|object| object.id.to_string()).collect();
+        let manifests = Directory::open(&self.root().join("trees"))?;
+        for name in manifests.names()? {
+            if name.to_str().is_none_or(|name| !needed.contains(name)) {
+                manifests.remove_name(&name)?;
+            }
         }
+        Ok(())
+    }
+
+    /// Drops the rows of those objects that are not there. Call with the publication locked.
+    pub(crate) fn forget_removed(&self, objects: &[ObjectRef]) -> Result<(), StoreError> {
+        let mut gone = Vec::new();
         for object in objects {
-            fsutil::remove_file(&self.manifest_path(&object.id))?;
+            let path = self.object_path(object);
+            if !path.try_exists().at("inspect", &path)? {
+                gone.push(object.id);
+            }
         }
-        self.index().remove(objects.iter().map(|object| object.id))
+        self.index().remove(gone)
     }
 
     /// Removes for good what is in the trash.
@@ -381,11 +421,12 @@ impl ObjectStore {
     }
 }
 
-/// The objects in a lease. The first line says who holds it; lines that are not whole yet belong to an owner who waits for us.
+/// The objects in a lease. The first line says who holds it. A line that is not whole could not be written, so its owner has been told that the
+/// object is not kept.
 fn read_lease(path: &Path) -> Result<Vec<ObjectRef>, StoreError> {
     let bytes = fsutil::read_file_if_exists(path, LEASE_BYTES_MAX)?.unwrap_or_default();
     let text = String::from_utf8_lossy(&bytes);
-    let lines = text.lines().skip(1).map(|line| {
+    let lines = text.split_inclusive('\n').skip(1).filter_map(|line| line.strip_suffix('\n')).map(|line| {
         line.parse()
             .map_err(|_| StoreError::Format { path: path.to_owned(), reason: format!("`{}` is not an object", line.escape_default()) })
     });
@@ -403,7 +444,10 @@ impl Lease {
     /// Takes a lease under a new name. The publication must be shared, so that nobody takes the new file for a dead one.
     pub(crate) fn take(store: &ObjectStore, name: &str) -> Result<Self, StoreError> {
         let path = store.root().join("leases").join(name);
-        Ok(Self { lock: Mutex::new(fsutil::lock_exclusive(&path)?), path })
+        let mut lock = fsutil::lock_exclusive(&path)?;
+        // Objects begin in the second line, so here the first must be there.
+        lock.describe(&format!("process {}\n", std::process::id()))?;
+        Ok(Self { lock: Mutex::new(lock), path })
     }
 
     /// Adds an object. The publication must be shared.

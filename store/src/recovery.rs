@@ -4,43 +4,45 @@
 //! is hashed. Nothing is deleted either: what does not belong goes to the trash, which the collector empties.
 
 use std::collections::BTreeSet;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use crate::ObjectRef;
 use crate::error::StoreError;
-use crate::fsutil::{self, Directory, LockError};
+use crate::fsutil::{self, Directory, FileLock, LockError};
 use crate::index::{Index, is_corruption};
 use crate::object::ManifestHead;
-use crate::objects::{ObjectStore, object_of_name, publication_path};
+use crate::objects::{ObjectStore, REMOVED_PREFIX, object_of_name, publication_path};
 
 /// How long to wait for others before an index is made or replaced.
 const INDEX_PATIENCE: Duration = Duration::from_mins(1);
 
 /// Opens the index; one that is damaged is moved aside and made anew.
-pub(crate) fn open_index(root: &Path) -> Result<Index, StoreError> {
+///
+/// A new index comes with the publication lock, under which it is to be filled: until then nobody else may take it for the whole truth.
+pub(crate) fn open_index(root: &Path) -> Result<(Index, Option<FileLock>), StoreError> {
     let path = root.join("index.sqlite");
     if path.exists() {
         match open_and_read(&path) {
             Err(error) if is_corruption(&error) => {}
-            opened => return opened,
+            opened => return Ok((opened?, None)),
         }
     }
-    let _publication = fsutil::lock_exclusive_within(&publication_path(root), INDEX_PATIENCE)?;
+    let publication = fsutil::lock_exclusive_within(&publication_path(root), INDEX_PATIENCE)?;
     if path.exists() {
         // Somebody else may have made it while we waited.
         match open_and_read(&path) {
             Err(error) if is_corruption(&error) => {
                 fsutil::rename(&path, &root.join("trash").join(format!("index-{}", fsutil::random_name()?)))?;
             }
-            opened => return opened,
+            opened => return Ok((opened?, None)),
         }
     }
     // A log without its database would be played into the new one.
     for name in ["index.sqlite-wal", "index.sqlite-shm"] {
         fsutil::remove_file(&root.join(name))?;
     }
-    Index::open(&path)
+    Ok((Index::open(&path)?, Some(publication)))
 }
 
 /// Opens the index and reads the table that everything depends on, so that damage shows now.
@@ -50,47 +52,65 @@ fn open_and_read(path: &Path) -> Result<Index, StoreError> {
     Ok(index)
 }
 
-/// Puts away what a crash left in `stage/` and `leases/`, and makes index and disk agree.
-pub(crate) fn recover(store: &ObjectStore) -> Result<(), StoreError> {
-    clear_stage(store)?;
-    // Rows first: a row is written after its object has its name, so a row without a directory is really stale.
-    let rows = store.index().objects()?;
-    let names = objects_on_disk(store)?;
-    let stale: Vec<&ObjectRef> = rows.difference(&names).collect();
-    if !stale.is_empty() {
-        store.index().remove(stale.iter().map(|object| object.id))?;
-    }
-    let unknown: Vec<&ObjectRef> = names.difference(&rows).collect();
-    if unknown.is_empty() { Ok(()) } else { adopt(store, &unknown) }
-}
-
-fn clear_stage(store: &ObjectStore) -> Result<(), StoreError> {
+/// Puts away what a crash left in `stage/`, `leases/` and `store/`, and makes index and disk agree.
+///
+/// `alone` is the publication lock, if the caller holds it. Otherwise it is taken only if there is something to do, and only if it is free: somebody who is
+/// publishing may be what it looks like, and the next one who opens the store will put it in order.
+pub(crate) fn recover(store: &ObjectStore, alone: Option<FileLock>) -> Result<(), StoreError> {
     let stage = Directory::open(&store.root().join("stage"))?;
-    if stage.names()?.is_empty() && Directory::open(&store.root().join("leases"))?.names()?.is_empty() {
+    let leases = Directory::open(&store.root().join("leases"))?;
+    // Rows first: a row is written after its object has its name.
+    let rows = store.index().objects()?;
+    let OnDisk { objects, removed } = on_disk(store)?;
+    if rows == objects && removed.is_empty() && stage.names()?.is_empty() && leases.names()?.is_empty() {
         return Ok(());
     }
-    let _publication = match fsutil::lock_exclusive(&publication_path(store.root())) {
+    let _publication = match alone.map_or_else(|| fsutil::lock_exclusive(&publication_path(store.root())), Ok) {
         Ok(lock) => lock,
-        // Somebody is publishing; the next one who opens the store will clear up.
         Err(LockError::Busy { .. }) => return Ok(()),
         Err(error @ LockError::File(_)) => return Err(error.into()),
     };
     // Puts away dead leases together with their staging directories; what has no lease at all is left for us.
     store.leased_objects()?;
     for name in stage.names()? {
-        if !store.root().join("leases").join(&name).exists() {
+        if !leases.path().join(&name).exists() {
             store.move_to_trash(&stage.path().join(&name))?;
         }
     }
-    Ok(())
+    store.remove_lone_manifests()?;
+    // Looked at again, because only now nobody publishes or removes.
+    let rows = store.index().objects()?;
+    let OnDisk { objects, removed } = on_disk(store)?;
+    removed.iter().try_for_each(|path| store.put_away_removed(path))?;
+    let outdated: Vec<&ObjectRef> = rows.difference(&objects).collect();
+    if !outdated.is_empty() {
+        store.index().remove(outdated.iter().map(|object| object.id))?;
+    }
+    let unknown: Vec<&ObjectRef> = objects.difference(&rows).collect();
+    if unknown.is_empty() { Ok(()) } else { adopt(store, &unknown) }
 }
 
-fn objects_on_disk(store: &ObjectStore) -> Result<BTreeSet<ObjectRef>, StoreError> {
-    let names = Directory::open(&store.root().join("store"))?.names()?;
-    Ok(names.iter().filter_map(|name| object_of_name(name)).collect())
+/// What is in `store/`.
+struct OnDisk {
+    objects: BTreeSet<ObjectRef>,
+    /// What were objects, on the way to the trash.
+    removed: Vec<PathBuf>,
 }
 
-/// Takes objects on disk into the index; one without a usable manifest was never published, and goes to the trash.
+fn on_disk(store: &ObjectStore) -> Result<OnDisk, StoreError> {
+    let directory = Directory::open(&store.root().join("store"))?;
+    let mut found = OnDisk { objects: BTreeSet::new(), removed: Vec::new() };
+    for name in directory.names()? {
+        if let Some(object) = object_of_name(&name) {
+            found.objects.insert(object);
+        } else if name.as_encoded_bytes().starts_with(REMOVED_PREFIX.as_bytes()) {
+            found.removed.push(directory.path().join(name));
+        }
+    }
+    Ok(found)
+}
+
+/// Takes objects on disk into the index, with the publication locked; one without a usable manifest was never published, and goes to the trash.
 fn adopt(store: &ObjectStore, objects: &[&ObjectRef]) -> Result<(), StoreError> {
     let mut manifests = Vec::new();
     for object in objects {
@@ -101,7 +121,7 @@ fn adopt(store: &ObjectStore, objects: &[&ObjectRef]) -> Result<(), StoreError> 
                 manifests.push(manifest.to_head());
             }
             Err(StoreError::Missing { .. } | StoreError::Damaged { .. } | StoreError::WrongId { .. }) => {
-                store.move_to_trash(&store.object_path(object))?;
+                store.remove_object(object)?;
             }
             Err(error) => return Err(error),
         }
@@ -116,7 +136,7 @@ pub(crate) fn rebuild_index(store: &ObjectStore) -> Result<u64, StoreError> {
     let _publication = store.lock_publication()?;
     // Trees are read to be checked, one after the other, and not kept.
     let read = |object: &ObjectRef| store.manifest(object).map(|manifest| manifest.to_head());
-    let manifests: Vec<ManifestHead> = objects_on_disk(store)?.iter().map(read).collect::<Result<_, _>>()?;
+    let manifests: Vec<ManifestHead> = on_disk(store)?.objects.iter().map(read).collect::<Result<_, _>>()?;
     fsutil::sync_file_system(store.root())?;
     store.index().replace_all(&manifests)?;
     Ok(manifests.len() as u64)

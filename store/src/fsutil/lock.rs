@@ -68,7 +68,8 @@ pub fn lock_exclusive(path: &Path) -> Result<FileLock, LockError> {
 /// Takes a lock for one holder alone, waiting no longer than `patience`.
 pub fn lock_exclusive_within(path: &Path, patience: Duration) -> Result<FileLock, LockError> {
     let mut lock = lock_within(path, patience, File::try_lock)?;
-    lock.describe(&format!("process {}\n", std::process::id()))?;
+    // Who holds the lock is a courtesy: on a full disk, where a collection is needed most, the lock is held without it.
+    let _ = lock.describe(&format!("process {}\n", std::process::id()));
     Ok(lock)
 }
 

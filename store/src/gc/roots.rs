@@ -128,6 +128,10 @@ pub(super) fn results(store: &ObjectStore) -> Result<Results, GcError> {
     let records = Directory::open(&store.root().join("results"))?;
     let (mut kept, mut stale) = (Vec::new(), Vec::new());
     for name in records.names()? {
+        if name.as_encoded_bytes().starts_with(b".") {
+            // What a crash left of a replacement.
+            continue;
+        }
         let record = records.path().join(&name);
         let link = std::fs::read_link(&record).map_err(|error| unreadable(&FsError::new("read the link", &record, error)))?;
         match std::fs::read_link(&link) {

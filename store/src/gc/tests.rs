@@ -312,3 +312,41 @@ fn a_plan_shows_what_giving_up_a_generation_would_free() {
     fsutil::remove_file(&old).unwrap();
     assert_eq!(execute(&store, &with).unwrap().objects, 1);
 }
+
+#[test]
+fn what_is_published_again_between_two_attempts_at_the_index_stays() {
+    let (_directory, store) = store();
+    let [_, application, lone] = publish(&store);
+    // The first attempt: the objects are gone, their rows could not be.
+    let remove = [application, lone.clone()];
+    store.discard(&remove).unwrap();
+    let mut transaction = store.begin().unwrap();
+    assert_eq!(put(&mut transaction, "lone", &[]), lone);
+    let _durable = transaction.barrier().unwrap();
+    store.forget_removed(&remove).unwrap();
+    assert_eq!(store.find(&lone.id).unwrap(), Some(lone));
+    assert_eq!(store.objects().unwrap().len(), 2);
+    assert_eq!(store.verify().unwrap(), []);
+}
+
+#[test]
+fn what_killed_programs_left_goes_and_keeps_nothing() {
+    let (directory, store) = store();
+    let [library, application, _] = publish(&store);
+    generation(&store, "web", 1, &format!("../../../store/{application}"));
+    let temporary = |below: &str| store.root().join(below).join(format!(".{}.tmp", fsutil::random_name().unwrap()));
+    let [pin, record, file] = ["pins", "results", ""].map(temporary);
+    symlink_for_test(&format!("../store/{application}"), &pin);
+    symlink_for_test(directory.path().join("outer").to_str().unwrap(), &record);
+    fsutil::write_new_file(&file, b"{", 0o644).unwrap();
+    let manifest = store.root().join("trees/0000");
+    fsutil::write_new_file(&manifest, b"of nothing", 0o444).unwrap();
+    let all = plan_later(&store, &[]).unwrap();
+    execute(&store, &all).unwrap();
+    for left in [&pin, &record, &file, &manifest] {
+        assert!(std::fs::symlink_metadata(left).is_err(), "{}", left.display());
+    }
+    let left: BTreeSet<ObjectRef> = store.objects().unwrap().into_iter().collect();
+    assert_eq!(left, BTreeSet::from([library, application]));
+    assert_eq!(store.verify().unwrap(), []);
+}

@@ -301,6 +301,35 @@ fn what_a_crash_left_is_put_in_order() {
 }
 
 #[test]
+fn an_object_on_its_way_to_the_trash_goes_on() {
+    let fixture = Fixture::new();
+    let (kept, gone) = (fixture.put_file("kept"), fixture.put_file("gone"));
+    let store = fixture.store.root().join("store");
+    fs::rename(fixture.store.object_path(&gone), store.join(format!("{REMOVED_PREFIX}1"))).unwrap();
+    let fixture = fixture.reopen();
+    assert_eq!(fixture.store.objects().unwrap(), [kept]);
+    assert_eq!(fs::read_dir(store).unwrap().count(), 1);
+    assert_eq!(fixture.store.verify().unwrap(), []);
+}
+
+#[test]
+fn nothing_is_put_in_order_while_somebody_publishes() {
+    let fixture = Fixture::new();
+    let (registered, unknown) = (fixture.put_file("one"), fixture.put_file("two"));
+    fixture.store.index().remove([unknown.id]).unwrap();
+    // As if the collector had just removed it and a publisher were about to give it its name again.
+    let aside = fixture.directory.path().join("aside");
+    fs::rename(fixture.store.object_path(&registered), &aside).unwrap();
+    let publication = fixture.store.share_publication().unwrap();
+    let fixture = fixture.reopen();
+    assert_eq!(fixture.store.objects().unwrap(), std::slice::from_ref(&registered));
+    fs::rename(&aside, fixture.store.object_path(&registered)).unwrap();
+    drop(publication);
+    let fixture = fixture.reopen();
+    assert_eq!(fixture.store.objects().unwrap(), BTreeSet::from([registered, unknown]).into_iter().collect::<Vec<_>>());
+}
+
+#[test]
 fn a_damaged_or_missing_index_is_made_anew() {
     let mut fixture = Fixture::new();
     let (first, second) = (fixture.put_file("first"), fixture.put_file("second"));

@@ -11,7 +11,7 @@ use super::finding::{Findings, Problem};
 use crate::error::StoreError;
 use crate::fsutil::{Directory, NodeKind};
 use crate::gc;
-use crate::objects::{ObjectStore, object_of_name};
+use crate::objects::{ObjectStore, REMOVED_PREFIX, object_of_name};
 use crate::{ObjectId, ObjectRef};
 
 /// Checks the names in `store/`, `trees/` and `blobs/`, rows of the index, pins and generations.
@@ -56,7 +56,8 @@ pub(crate) fn strays(store: &ObjectStore, directory: &str) -> Result<Vec<PathBuf
 /// What does not belong into a directory of the root, by its name, or in `blobs/` because it is no directory.
 fn strays_in(store: &ObjectStore, directory: &str) -> Result<Vec<PathBuf>, StoreError> {
     let is_ours = match directory {
-        "store" => |name: &str| object_of_name(name.as_ref()).is_some(),
+        // What a collector is about to move to the trash is no damage.
+        "store" => |name: &str| object_of_name(name.as_ref()).is_some() || name.starts_with(REMOVED_PREFIX),
         "trees" => |name: &str| name.parse::<ObjectId>().is_ok(),
         _ => is_shard,
     };
