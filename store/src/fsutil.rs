@@ -265,9 +265,32 @@ pub fn sync_dir(path: &Path) -> Result<(), FsError> {
 }
 
 /// Waits until everything on the file system that holds `path` is on disk.
+///
+/// Pages that were lost before are told only if nobody has been told yet: who has written something opens a [`SyncHandle`] first.
 pub fn sync_file_system(path: &Path) -> Result<(), FsError> {
-    let directory = File::open(path).at("open", path)?;
-    rustix::fs::syncfs(&directory).at("sync the file system of", path)
+    SyncHandle::open(path)?.sync()
+}
+
+/// Waits for what is written to a file system after the handle was opened.
+///
+/// The kernel tells each open handle once of pages that were lost while it was open. A handle that is opened just for the sync would not
+/// learn of a loss that somebody else's sync was told of before.
+#[derive(Debug)]
+pub(crate) struct SyncHandle {
+    directory: File,
+    path: PathBuf,
+}
+
+impl SyncHandle {
+    /// Opens the file system that holds the directory `path`.
+    pub(crate) fn open(path: &Path) -> Result<Self, FsError> {
+        Ok(Self { directory: File::open(path).at("open", path)?, path: path.to_owned() })
+    }
+
+    /// Waits until everything on the file system is on disk. After an error it is not to be tried again.
+    pub(crate) fn sync(&self) -> Result<(), FsError> {
+        rustix::fs::syncfs(&self.directory).at("sync the file system of", &self.path)
+    }
 }
 
 /// The magic number of the file system that holds `path`, as statfs(2) has it.

@@ -18,7 +18,7 @@ use std::sync::Arc;
 
 use crate::canon::DecodeError;
 use crate::error::StoreError;
-use crate::fsutil::{self, Directory};
+use crate::fsutil::{self, Directory, SyncHandle};
 use crate::object::{ObjectManifest, object_id};
 use crate::objects::{Lease, ObjectStore};
 use crate::scan::Candidates;
@@ -71,6 +71,8 @@ struct Staged {
 pub struct Transaction {
     store: ObjectStore,
     lease: Arc<Lease>,
+    /// Opened before anything is written, so that no loss of it goes unnoticed.
+    disk: SyncHandle,
     stage: PathBuf,
     contents: Contents,
     staged: BTreeMap<ObjectRef, Staged>,
@@ -85,11 +87,13 @@ impl Transaction {
         let name = fsutil::random_name()?;
         let _publication = store.share_publication()?;
         let lease = Arc::new(Lease::take(store, &name)?);
+        let disk = SyncHandle::open(store.root())?;
         let stage = store.root().join("stage").join(&name);
         fsutil::create_dir(&stage, 0o700)?;
         Ok(Self {
             store: store.clone(),
             lease,
+            disk,
             stage,
             contents: Contents::default(),
             staged: BTreeMap::new(),

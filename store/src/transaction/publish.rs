@@ -17,11 +17,18 @@ impl Transaction {
     /// Errors: [`StoreError::MissingReference`] before anything is named; after a failed sync nothing of the batch counts.
     pub fn barrier(mut self) -> Result<Durable, StoreError> {
         if !self.staged.is_empty() {
-            fsutil::sync_file_system(&self.stage)?;
-            let _publication = self.store.share_publication()?;
+            self.disk.sync()?;
+            let publication = self.store.share_publication()?;
             self.check_references()?;
             self.name_contents()?;
-            self.name_objects()?;
+            let mut named = Vec::new();
+            if let Err(error) = self.name_objects(&mut named).and_then(|()| self.disk.sync()) {
+                drop(publication);
+                self.take_back(&named);
+                return Err(error.into());
+            }
+            let heads: Vec<ManifestHead> = self.staged.values().map(|staged| staged.manifest.to_head()).collect();
+            self.store.index().insert(&heads)?;
         }
         let objects = std::mem::take(&mut self.objects);
         Ok(Durable { objects, _lease: self.lease.clone() })
@@ -34,7 +41,7 @@ impl Transaction {
         if self.contents.received().is_empty() {
             return Ok(());
         }
-        fsutil::sync_file_system(&self.stage)?;
+        self.disk.sync()?;
         let _publication = self.store.share_publication()?;
         self.store.note_left_overs()?;
         self.name_contents()
@@ -58,30 +65,35 @@ impl Transaction {
         Ok(())
     }
 
-    fn name_objects(&mut self) -> Result<(), StoreError> {
-        let mut named = Vec::new();
-        let published = self.in_reference_order().into_iter().try_for_each(|object| {
+    /// Gives the objects their names; adds those that had none to `named`.
+    fn name_objects(&self, named: &mut Vec<ObjectRef>) -> Result<(), FsError> {
+        for object in self.in_reference_order() {
             let staged = &self.staged[&object];
             // Manifest first: an object without one was never published.
             fsutil::rename(&staged.manifest_path, &self.store.manifest_path(&object.id))?;
             let path = self.store.object_path(&object);
             if fsutil::rename_noreplace(&staged.path, &path)? {
                 named.push(object);
-                // Only now, because its owner may not move a directory that is read-only.
-                Directory::open(&path)?.freeze()?;
             }
-            Ok::<(), FsError>(())
-        });
-        let durable = published.and_then(|()| fsutil::sync_file_system(self.store.root()));
-        if let Err(error) = durable {
-            // A page that was lost is reported once: what was named may be incomplete, so the names go. The first error is the one to tell.
-            for object in named.iter().rev() {
-                let _ = self.store.move_to_trash(&self.store.object_path(object));
-            }
-            return Err(error.into());
+            // Only now, because its owner may not move a directory that is read-only. One that was there may be of somebody who got no further.
+            Directory::open(&path)?.freeze()?;
         }
-        let heads: Vec<ManifestHead> = self.staged.values().map(|staged| staged.manifest.to_head()).collect();
-        self.store.index().insert(&heads)
+        Ok(())
+    }
+
+    /// Takes names back that may not be on disk. The error that led here is the one to tell, so whatever goes wrong is left to recovery.
+    ///
+    /// Another publisher may have found the names meanwhile. If it was under way when the pages were lost, its own handle has told it; if
+    /// it has registered them, its own sync has succeeded since, and they are not ours to remove.
+    fn take_back(&self, named: &[ObjectRef]) {
+        // Alone, so that nobody is about to register what goes.
+        let Ok(_publication) = self.store.lock_publication() else { return };
+        for object in named.iter().rev() {
+            if matches!(self.store.index().name_of(&object.id), Ok(None)) {
+                let removed = self.store.remove_object(object);
+                let _ = removed.and_then(|()| Ok(fsutil::remove_file(&self.store.manifest_path(&object.id))?));
+            }
+        }
     }
 
     /// The staged objects, references before those who refer to them, so that a crash leaves no object without its closure.
@@ -104,3 +116,6 @@ impl Transaction {
         order
     }
 }
+
+#[cfg(test)]
+mod tests;
