@@ -63,24 +63,53 @@ pub(super) struct GenerationLink {
     pub(super) object: ObjectRef,
 }
 
+/// How often the generations are looked at before it counts as an error that some vanish meanwhile. Each time takes a moment, and people switch rarely.
+const LOOKS_MAX: usize = 20;
+
 /// The generations of all profiles: their links and the objects behind them.
 ///
 /// Source: the layout of the activator, `profiles/<profile>/gen/<n>` is a link to `<root>/store/<object>`.
 pub(super) fn generations(root: &Path) -> Result<Vec<GenerationLink>, GcError> {
+    let mut looks = 1;
+    loop {
+        match look_for_generations(root) {
+            // Something was removed or replaced between being listed and being read. What came in its place may not have been listed.
+            Err(Look::Vanished(_)) if looks < LOOKS_MAX => looks += 1,
+            Err(Look::Vanished(error)) => return Err(unreadable(&error)),
+            Err(Look::Refused(error)) => return Err(error),
+            Ok(found) => return Ok(found),
+        }
+    }
+}
+
+/// Why the generations cannot be told.
+enum Look {
+    /// Something is not there any more.
+    Vanished(FsError),
+    Refused(GcError),
+}
+
+impl From<FsError> for Look {
+    fn from(error: FsError) -> Self {
+        if error.is_missing() { Self::Vanished(error) } else { Self::Refused(unreadable(&error)) }
+    }
+}
+
+fn look_for_generations(root: &Path) -> Result<Vec<GenerationLink>, Look> {
     let mut found = Vec::new();
     let profiles = match Directory::open(&root.join("profiles")) {
         Ok(profiles) => profiles,
         Err(error) if error.is_missing() => return Ok(found),
-        Err(error) => return Err(unreadable(&error)),
+        Err(error) => return Err(error.into()),
     };
-    for name in profiles.names().map_err(|error| unreadable(&error))? {
-        if profiles.kind_of(&name).map_err(|error| unreadable(&error))? == NodeKind::Directory {
-            let profile = profiles.open_child(&name).map_err(|error| unreadable(&error))?;
+    for name in profiles.names()? {
+        if profiles.kind_of(&name)? == NodeKind::Directory {
+            let profile = profiles.open_child(&name)?;
             let before = found.len();
             let recorded = generations_of(&profile, &mut found)?;
             if found.len() == before && recorded {
                 let reason = "there are traces of generations, but no link to one".to_owned();
-                return Err(GcError::Roots { path: profile.path().to_owned(), reason });
+                return Err(Look::Refused(GcError::Roots { path: profile.path().to_owned(), reason }));
             }
         }
     }
@@ -88,27 +117,32 @@ pub(super) fn generations(root: &Path) -> Result<Vec<GenerationLink>, GcError> {
 }
 
 /// Adds the generations of one profile; returns whether anything says that there are or were some.
-fn generations_of(profile: &Directory, found: &mut Vec<GenerationLink>) -> Result<bool, GcError> {
-    let names = profile.names().map_err(|error| unreadable(&error))?;
+fn generations_of(profile: &Directory, found: &mut Vec<GenerationLink>) -> Result<bool, Look> {
+    let names = profile.names()?;
     let mut recorded = names.iter().any(|name| matches!(name.to_str(), Some("current" | "good" | "pending.json")));
     if !names.iter().any(|name| name == "gen") {
         return Ok(recorded);
     }
-    let generations = profile.open_child("gen".as_ref()).map_err(|error| unreadable(&error))?;
-    for name in generations.names().map_err(|error| unreadable(&error))? {
+    let generations = profile.open_child("gen".as_ref())?;
+    for name in generations.names()? {
+        if name.as_encoded_bytes().starts_with(b".") {
+            // The temporary name of a link that is being made, by somebody who still has a lease, or was killed.
+            continue;
+        }
         let link = generations.path().join(&name);
-        match generations.kind_of(&name).map_err(|error| unreadable(&error))? {
+        match generations.kind_of(&name)? {
             NodeKind::Symlink => {
-                let target = generations.read_link(&name).map_err(|error| unreadable(&error))?;
+                let target = generations.read_link(&name)?;
                 let object = std::str::from_utf8(&target).ok().and_then(|target| target.rsplit('/').next()?.parse().ok());
                 let Some(object) = object else {
-                    return Err(GcError::Roots { path: link, reason: "it does not point to an object".to_owned() });
+                    return Err(Look::Refused(GcError::Roots { path: link, reason: "it does not point to an object".to_owned() }));
                 };
                 found.push(GenerationLink { profile: profile.path().to_owned(), link, object });
             }
             NodeKind::File => recorded = true,
             NodeKind::Directory | NodeKind::Special => {
-                return Err(GcError::Roots { path: link, reason: "it is neither a generation nor a record of one".to_owned() });
+                let reason = "it is neither a generation nor a record of one".to_owned();
+                return Err(Look::Refused(GcError::Roots { path: link, reason }));
             }
         }
     }

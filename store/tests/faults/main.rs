@@ -6,5 +6,6 @@
 
 mod errors;
 mod kill;
+mod races;
 mod sweep;
 mod sync;

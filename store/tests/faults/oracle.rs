@@ -8,9 +8,9 @@
 use std::collections::BTreeSet;
 use std::fmt::Display;
 use std::os::unix::fs::MetadataExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
-use sarsen_store::{ObjectRef, ObjectStore};
+use sarsen_store::{ObjectRef, ObjectStore, StoreError};
 
 use super::with_causes;
 use super::works::{self, Places};
@@ -86,14 +86,28 @@ fn examine(when: &str, places: &Places, required: &[&str], violations: &mut Viol
             violations.add(when, format!("the pin `{name}` leads nowhere"));
         }
     }
-    for link in links_below(&store.root().join("profiles/web/gen")).into_iter().chain(links_below(places.root.parent()?)) {
-        let target = std::fs::read_link(&link).unwrap_or_default();
-        let object = target.file_name().and_then(|name| name.to_str()?.parse::<ObjectRef>().ok());
-        if object.is_some_and(|object| !objects.contains(&object)) {
+    for (link, object) in rooted(places) {
+        if !objects.contains(&object) {
             violations.add(when, format!("`{}` leads nowhere", link.display()));
         }
     }
     Some(store)
+}
+
+/// All links that keep objects, with the objects: generations, and results outside of the store.
+fn rooted(places: &Places) -> Vec<(PathBuf, ObjectRef)> {
+    let above = places.root.parent().map(links_below).unwrap_or_default();
+    let links = links_below(&places.root.join("profiles/web/gen")).into_iter().chain(above);
+    let object = |link: &Path| std::fs::read_link(link).ok()?.file_name()?.to_str()?.parse::<ObjectRef>().ok();
+    links.filter_map(|link| object(&link).map(|object| (link, object))).collect()
+}
+
+/// The objects that roots need. What a collector leaves may be more: it minds every process that uses an object of the same name.
+pub(crate) fn needed(places: &Places) -> Result<Vec<ObjectRef>, StoreError> {
+    let store = ObjectStore::open(&places.root)?;
+    let mut roots: Vec<ObjectRef> = store.pins()?.into_values().collect();
+    roots.extend(rooted(places).into_iter().map(|(_, object)| object));
+    store.closure(&roots)
 }
 
 /// The index, `store/` and `trees/` must speak of the same objects.
@@ -144,6 +158,6 @@ fn names_in(directory: &Path) -> BTreeSet<String> {
     entries.map(|entry| entry.file_name().to_string_lossy().into_owned()).collect()
 }
 
-fn links_below(directory: &Path) -> Vec<std::path::PathBuf> {
+fn links_below(directory: &Path) -> Vec<PathBuf> {
     names_in(directory).iter().map(|name| directory.join(name)).filter(|path| path.is_symlink()).collect()
 }

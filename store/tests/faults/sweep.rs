@@ -13,7 +13,7 @@ use std::thread;
 use sarsen_store::fsutil;
 
 /// The program that does the works.
-const WORK: &str = env!("CARGO_BIN_EXE_sarsen-store-work");
+pub(crate) const WORK: &str = env!("CARGO_BIN_EXE_sarsen-store-work");
 
 /// The rounds at which no kill is left out.
 pub(crate) const ROUNDS_ALL: usize = 10;
@@ -50,6 +50,12 @@ pub(crate) struct Traced {
     pub(crate) text: String,
 }
 
+/// Where syncing costs nothing, if there is such a place.
+pub(crate) fn memory() -> PathBuf {
+    let memory = Path::new("/dev/shm");
+    if memory.is_dir() { memory.to_owned() } else { std::env::temp_dir() }
+}
+
 /// A store with the inputs of the works.
 pub(crate) struct Place {
     directory: tempfile::TempDir,
@@ -58,9 +64,7 @@ pub(crate) struct Place {
 impl Place {
     /// A place in memory, where syncing costs nothing and disturbs nobody.
     pub(crate) fn new() -> Self {
-        let memory = Path::new("/dev/shm");
-        let top = if memory.is_dir() { memory.to_owned() } else { std::env::temp_dir() };
-        let directory = tempfile::Builder::new().prefix("sarsen-faults-").tempdir_in(top).expect("a temporary directory");
+        let directory = tempfile::Builder::new().prefix("sarsen-faults-").tempdir_in(memory()).expect("a temporary directory");
         let place = Self { directory };
         fs::create_dir(place.path("now")).expect("a directory");
         let prepared = place.work(&["prepare"]);
@@ -143,15 +147,12 @@ impl Place {
         found
     }
 
-    /// The objects that are in the store after `work` and a collection.
+    /// The objects that roots need after `work`.
     pub(crate) fn live_after(&self, work: &str) -> Vec<String> {
         self.restore();
-        for work in [work, "gc"] {
-            let done =
-                if work == "receive" { self.run_traced(work, &["-o", "/dev/null", "-e", "trace=reboot"]) } else { self.work(&[work]) };
-            assert!(done.status.success(), "{work}: {}", String::from_utf8_lossy(&done.stderr));
-        }
-        let listed = Command::new(WORK).arg("list").arg(self.path("now/root")).output().expect("the work starts");
+        let done = if work == "receive" { self.work(&["receive-here"]) } else { self.work(&[work]) };
+        assert!(done.status.success(), "{work}: {}", String::from_utf8_lossy(&done.stderr));
+        let listed = self.work(&["list"]);
         String::from_utf8(listed.stdout).expect("objects are ASCII").lines().map(str::to_owned).collect()
     }
 

@@ -25,7 +25,7 @@ fn main() -> ExitCode {
         ["create", root, inputs] => works::run("create", &places(&format!("{root}-created/root"), inputs)),
         ["judge", "create", root, inputs, ..] => return judge("create", &places(&format!("{root}-created/root"), inputs), &[]),
         ["judge", work, root, inputs, required @ ..] => return judge(work, &places(root, inputs), required),
-        ["list", root] => list(Path::new(root)),
+        ["list", root, inputs] => list(&places(root, inputs)),
         ["receive", root, inputs] => works::receive_from_peer(&places(root, inputs)),
         ["send", inputs] => works::send_to_peer(Path::new(inputs)),
         [work, root, inputs] => works::run(work, &places(root, inputs)),
@@ -40,8 +40,9 @@ fn main() -> ExitCode {
     }
 }
 
-fn list(root: &Path) -> Outcome {
-    sarsen_store::ObjectStore::open(root)?.objects()?.iter().for_each(|object| println!("{object}"));
+/// Prints the objects that roots need.
+fn list(places: &Places) -> Outcome {
+    oracle::needed(places)?.iter().for_each(|object| println!("{object}"));
     Ok(())
 }
 

@@ -52,7 +52,7 @@ pub(crate) fn run(work: &str, places: &Places) -> Outcome {
         "import" => import(places),
         "gc" => collect(&ObjectStore::open(&places.root)?),
         "rebuild" => Ok(ObjectStore::open(&places.root)?.rebuild_index().map(drop)?),
-        "receive" => receive_here(places),
+        "receive" | "receive-here" => receive_here(places),
         "create" => publish(&ObjectStore::open(&places.root)?, "1").map(drop),
         "open" => Ok(ObjectStore::open(&places.root).map(drop)?),
         other => Err(format!("unknown work: {other}").into()),
