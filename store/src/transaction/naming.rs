@@ -101,17 +101,22 @@ impl<'a> Namer<'a> {
             ignore(io::ErrorKind::AlreadyExists, fsutil::create_dir(&self.blobs.path().join(&name[..2]), 0o755))?;
             *shard = true;
         }
-        if replaces {
-            let temporary = self.stage.join(format!("blob-{}", &name[3..]));
-            fsutil::hard_link(&below.map_or_else(|| path.to_owned(), |below| below.path().join(path)), &temporary)?;
-            return Ok(fsutil::rename(&temporary, &self.blobs.path().join(name))?);
+        if !replaces {
+            let linked = match below {
+                Some(below) => below.link_to(path, self.blobs, name.as_ref()),
+                None => self.blobs.link_from(path, name.as_ref()),
+            };
+            match linked {
+                // An inode without another name is what a publisher left who got no further. It would be collected as unused, and its content be
+                // without a name although an object has it, so it is replaced.
+                Err(error) if error.source.kind() == io::ErrorKind::AlreadyExists && self.blobs.node(name.as_ref())?.links == 1 => {}
+                // One that has as many names in this object as it can have is found by nobody else, which costs space only.
+                linked => return Ok(ignore(io::ErrorKind::TooManyLinks, ignore(io::ErrorKind::AlreadyExists, linked))?),
+            }
         }
-        let linked = match below {
-            Some(below) => below.link_to(path, self.blobs, name.as_ref()),
-            None => self.blobs.link_from(path, name.as_ref()),
-        };
-        // One that has as many names in this object as it can have is found by nobody else, which costs space only.
-        Ok(ignore(io::ErrorKind::TooManyLinks, ignore(io::ErrorKind::AlreadyExists, linked))?)
+        let temporary = self.stage.join(format!("blob-{}", &name[3..]));
+        fsutil::hard_link(&below.map_or_else(|| path.to_owned(), |below| below.path().join(path)), &temporary)?;
+        Ok(fsutil::rename(&temporary, &self.blobs.path().join(name))?)
     }
 }
 
