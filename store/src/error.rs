@@ -26,6 +26,14 @@ pub enum StoreError {
         #[source]
         source: rusqlite::Error,
     },
+    /// Another process writes to the index for too long.
+    #[error("the index `{}` is busy: another process has been writing to it for more than {seconds} s; try again when it has ended", path.display())]
+    IndexBusy {
+        /// The database file.
+        path: PathBuf,
+        /// How long was waited.
+        seconds: u64,
+    },
     /// The store was written by a newer sarsen.
     #[error("the store `{}` has format version {found}, this sarsen knows version {known}: use the newer sarsen that wrote it", root.display())]
     NewerFormat {

@@ -293,6 +293,16 @@ impl SyncHandle {
     }
 }
 
+/// Whether there is room for a small file in a directory; any other obstacle counts as room.
+pub(crate) fn has_room(directory: &Path) -> bool {
+    // As much as the logs of an index begin with.
+    let probe = vec![0; 64 << 10];
+    let Ok(temporary) = temporary_beside(&directory.join("probe")) else { return true };
+    let written = open_new(&temporary, OFlags::empty(), 0o600).and_then(|mut file| file.write_all(&probe).at("write", &temporary));
+    let _ = remove_file(&temporary);
+    !matches!(written, Err(error) if matches!(error.source.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded))
+}
+
 /// The magic number of the file system that holds `path`, as statfs(2) has it.
 pub(crate) fn file_system_magic(path: &Path) -> Result<u32, FsError> {
     let magic = rustix::fs::statfs(path).at("inspect the file system of", path)?.f_type;

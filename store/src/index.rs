@@ -12,15 +12,15 @@ use rusqlite::{Connection, ErrorCode, OptionalExtension, TransactionBehavior, pa
 
 use crate::error::StoreError;
 use crate::object::ManifestHead;
-use crate::{Digest, ObjectId, ObjectName, ObjectRef};
-
-/// The version of the tables, in `user_version`.
-const SCHEMA_VERSION: i64 = 1;
+use crate::{Digest, ObjectId, ObjectName, ObjectRef, fsutil};
 
 /// How long to wait for another process's write. Writes take milliseconds; this covers a stalled disk.
-const BUSY_PATIENCE: Duration = Duration::from_secs(30);
+const BUSY_PATIENCE: Duration = if cfg!(test) { Duration::from_millis(100) } else { Duration::from_secs(30) };
 
-const SCHEMA: &str = "
+/// What leads from each version of the tables, which `user_version` tells, to the next; nothing is version 0.
+const MIGRATIONS: [&str; 1] = [TABLES];
+
+const TABLES: &str = "
     CREATE TABLE object(id BLOB PRIMARY KEY, name TEXT NOT NULL) STRICT, WITHOUT ROWID;
     CREATE TABLE reference(source BLOB NOT NULL, target BLOB NOT NULL, name TEXT NOT NULL, PRIMARY KEY(source, target)) STRICT, WITHOUT ROWID;
     CREATE INDEX reference_target ON reference(target);
@@ -37,15 +37,36 @@ pub(crate) struct Index {
 impl Index {
     /// Opens or creates the database and brings its tables up to date.
     pub(crate) fn open(path: &Path) -> Result<Self, StoreError> {
-        let failed = |source| StoreError::Index { path: path.to_owned(), source };
-        let mut connection = Connection::open(path).map_err(failed)?;
-        connection.busy_timeout(BUSY_PATIENCE).map_err(failed)?;
-        let found = prepare(&mut connection).map_err(failed)?;
-        if found > SCHEMA_VERSION {
-            let (found, known) = (found.unsigned_abs(), SCHEMA_VERSION.unsigned_abs());
-            return Err(StoreError::NewerFormat { root: path.to_owned(), found, known });
+        Self::prepared(path, Connection::open(path))
+    }
+
+    /// An index that is nowhere on disk, for a disk without room for one; its path is where it would be.
+    pub(crate) fn in_memory(path: &Path) -> Result<Self, StoreError> {
+        Self::prepared(path, Connection::open_in_memory())
+    }
+
+    fn prepared(path: &Path, connection: rusqlite::Result<Connection>) -> Result<Self, StoreError> {
+        let prepared = connection.and_then(|mut connection| {
+            connection.busy_timeout(BUSY_PATIENCE)?;
+            prepare(&mut connection, &MIGRATIONS).map(|found| (connection, found))
+        });
+        let (connection, found) = prepared.map_err(|source| failed(path, source))?;
+        if found > MIGRATIONS.len() as u64 {
+            return Err(StoreError::NewerFormat { root: path.to_owned(), found, known: MIGRATIONS.len() as u64 });
         }
         Ok(Self { path: path.to_owned(), connection: Mutex::new(connection) })
+    }
+
+    /// Begins anew with an empty database, after moving the damaged one to `aside`. Call with the publication locked.
+    ///
+    /// Who has it open goes on with the old one; what he adds there is found on disk at the next open.
+    pub(crate) fn begin_anew(&self, aside: &Path) -> Result<(), StoreError> {
+        let mut connection = self.connection.lock().unwrap_or_else(PoisonError::into_inner);
+        fsutil::rename(&self.path, aside)?;
+        remove_logs(&self.path)?;
+        let Self { connection: new, path: _ } = Self::open(&self.path)?;
+        *connection = new.into_inner().unwrap_or_else(PoisonError::into_inner);
+        Ok(())
     }
 
     /// All objects.
@@ -143,7 +164,26 @@ impl Index {
     fn with<T>(&self, work: impl FnOnce(&mut Connection) -> rusqlite::Result<T>) -> Result<T, StoreError> {
         // A thread that panicked while holding the lock has rolled its transaction back on the way.
         let mut connection: MutexGuard<'_, Connection> = self.connection.lock().unwrap_or_else(PoisonError::into_inner);
-        work(&mut connection).map_err(|source| StoreError::Index { path: self.path.clone(), source })
+        work(&mut connection).map_err(|source| failed(&self.path, source))
+    }
+}
+
+/// Removes the logs of a database that is gone: they would be played into the next one.
+pub(crate) fn remove_logs(database: &Path) -> Result<(), StoreError> {
+    for suffix in ["-wal", "-shm", "-journal"] {
+        let mut log = database.as_os_str().to_owned();
+        log.push(suffix);
+        fsutil::remove_file(Path::new(&log))?;
+    }
+    Ok(())
+}
+
+fn failed(path: &Path, source: rusqlite::Error) -> StoreError {
+    match source.sqlite_error_code() {
+        Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => {
+            StoreError::IndexBusy { path: path.to_owned(), seconds: BUSY_PATIENCE.as_secs() }
+        }
+        _ => StoreError::Index { path: path.to_owned(), source },
     }
 }
 
@@ -152,27 +192,52 @@ pub(crate) fn is_corruption(error: &StoreError) -> bool {
     let StoreError::Index { source, .. } = error else { return false };
     matches!(source.sqlite_error_code(), Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase))
         || matches!(source, rusqlite::Error::FromSqlConversionFailure(..) | rusqlite::Error::InvalidColumnType(..))
-        || source.to_string().contains("no such table")
 }
 
 /// Sets the connection up and migrates; returns the version of the tables.
-fn prepare(connection: &mut Connection) -> rusqlite::Result<i64> {
+fn prepare(connection: &mut Connection, migrations: &[&str]) -> rusqlite::Result<u64> {
     connection.pragma_update(None, "journal_mode", "WAL")?;
     connection.pragma_update(None, "synchronous", "FULL")?;
-    let found: i64 = connection.pragma_query_value(None, "user_version", |row| row.get(0))?;
-    if found != 0 {
-        return Ok(found);
-    }
-    let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
-    // Asked again under the write lock: another process may have migrated in the meantime.
-    let found: i64 = transaction.pragma_query_value(None, "user_version", |row| row.get(0))?;
-    if found == 0 {
-        transaction.execute_batch(SCHEMA)?;
-        transaction.pragma_update(None, "user_version", SCHEMA_VERSION)?;
+    let mut found = version(connection)?;
+    if found < migrations.len() as u64 {
+        let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+        // Asked again under the write lock: another process may have migrated in the meantime.
+        found = version(&transaction)?;
+        for (migration, to) in migrations.iter().zip(1u64..).filter(|(_, to)| *to > found) {
+            transaction.execute_batch(migration).map_err(|error| unlike(error, "its tables are not those of its version"))?;
+            transaction.pragma_update(None, "user_version", to.cast_signed())?;
+        }
         transaction.commit()?;
-        return Ok(SCHEMA_VERSION);
+        found = found.max(migrations.len() as u64);
+    }
+    if found == migrations.len() as u64 {
+        check_tables(connection)?;
     }
     Ok(found)
+}
+
+fn version(connection: &Connection) -> rusqlite::Result<u64> {
+    let version: i64 = connection.pragma_query_value(None, "user_version", |row| row.get(0))?;
+    u64::try_from(version).map_err(|_| damaged("its version is below zero"))
+}
+
+/// Looks for everything that is asked for later, so that a table that is not there shows now.
+fn check_tables(connection: &Connection) -> rusqlite::Result<()> {
+    for columns in ["id, name FROM object", "source, target, name FROM reference", "recipe, output, object, name FROM result"] {
+        connection.prepare(&format!("SELECT {columns} LIMIT 0")).map_err(|error| unlike(error, "a table is missing, or is another"))?;
+    }
+    Ok(())
+}
+
+/// What an error means where the tables should be known: statements that do not fit them are damage, what the disk answers is not.
+fn unlike(error: rusqlite::Error, what: &str) -> rusqlite::Error {
+    let fits = !matches!(error, rusqlite::Error::SqlInputError { .. }) && error.sqlite_error_code() != Some(ErrorCode::Unknown);
+    if fits { error } else { damaged(what) }
+}
+
+/// A database that is readable, but not this index.
+fn damaged(what: &str) -> rusqlite::Error {
+    rusqlite::Error::SqliteFailure(rusqlite::ffi::Error::new(rusqlite::ffi::SQLITE_CORRUPT), Some(what.to_owned()))
 }
 
 fn insert_all<'a>(transaction: &rusqlite::Transaction<'_>, manifests: impl IntoIterator<Item = &'a ManifestHead>) -> rusqlite::Result<()> {
@@ -192,3 +257,6 @@ fn object_from(id: [u8; 20], name: &str) -> rusqlite::Result<ObjectRef> {
     let name = name.parse().map_err(|error| rusqlite::Error::FromSqlConversionFailure(1, rusqlite::types::Type::Text, Box::new(error)))?;
     Ok(ObjectRef { id: ObjectId::from_bytes(id), name })
 }
+
+#[cfg(test)]
+mod tests;

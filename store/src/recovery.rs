@@ -10,7 +10,7 @@ use std::time::Duration;
 use crate::ObjectRef;
 use crate::error::StoreError;
 use crate::fsutil::{self, Directory, FileLock, LockError};
-use crate::index::{Index, is_corruption};
+use crate::index::{Index, is_corruption, remove_logs};
 use crate::object::ManifestHead;
 use crate::objects::{ObjectStore, REMOVED_PREFIX, object_of_name, publication_path};
 
@@ -25,6 +25,10 @@ pub(crate) fn open_index(root: &Path) -> Result<(Index, Option<FileLock>), Store
     if path.exists() {
         match open_and_read(&path) {
             Err(error) if is_corruption(&error) => {}
+            Err(error) if !fsutil::has_room(root) => {
+                let publication = fsutil::lock_exclusive_within(&publication_path(root), INDEX_PATIENCE)?;
+                return Ok((index_in_memory(&path, error)?, Some(publication)));
+            }
             opened => return Ok((opened?, None)),
         }
     }
@@ -38,11 +42,18 @@ pub(crate) fn open_index(root: &Path) -> Result<(Index, Option<FileLock>), Store
             opened => return Ok((opened?, None)),
         }
     }
-    // A log without its database would be played into the new one.
-    for name in ["index.sqlite-wal", "index.sqlite-shm"] {
-        fsutil::remove_file(&root.join(name))?;
+    remove_logs(&path)?;
+    match Index::open(&path) {
+        Err(error) if !fsutil::has_room(root) => index_in_memory(&path, error).map(|index| (index, Some(publication))),
+        opened => Ok((opened?, Some(publication))),
     }
-    Ok((Index::open(&path)?, Some(publication)))
+}
+
+/// The index where the disk has no room for its logs: made from the disk each time, so that a collection or a look at objects needs none.
+///
+/// `error` is why the one on disk cannot be used; it is told if that has another reason.
+fn index_in_memory(path: &Path, error: StoreError) -> Result<Index, StoreError> {
+    if matches!(error, StoreError::Index { .. }) { Index::in_memory(path) } else { Err(error) }
 }
 
 /// Opens the index and reads the table that everything depends on, so that damage shows now.
@@ -138,6 +149,12 @@ pub(crate) fn rebuild_index(store: &ObjectStore) -> Result<u64, StoreError> {
     let read = |object: &ObjectRef| store.manifest(object).map(|manifest| manifest.to_head());
     let manifests: Vec<ManifestHead> = on_disk(store)?.objects.iter().map(read).collect::<Result<_, _>>()?;
     fsutil::sync_file_system(store.root())?;
-    store.index().replace_all(&manifests)?;
+    match store.index().replace_all(&manifests) {
+        Err(error) if is_corruption(&error) => {
+            store.index().begin_anew(&store.root().join("trash").join(format!("index-{}", fsutil::random_name()?)))?;
+            store.index().replace_all(&manifests)?;
+        }
+        replaced => replaced?,
+    }
     Ok(manifests.len() as u64)
 }
