@@ -16,7 +16,8 @@ use super::with_causes;
 use super::works::{self, Places};
 
 /// What may lie in the root of a store.
-const TOP_NAMES: [&str; 16] = [
+const TOP_NAMES: [&str; 17] = [
+    "left-overs",
     "format.json",
     "store",
     "trees",

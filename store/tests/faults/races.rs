@@ -92,6 +92,7 @@ fn receive(root: &Path, from: &ObjectStore, variant: u64) {
             transfer::send_closure(
                 from,
                 std::slice::from_ref(&wanted),
+                &transfer::TransferOptions::default(),
                 &mut FrameReader::new(to_sender_read),
                 &mut FrameWriter::new(to_receiver),
             )

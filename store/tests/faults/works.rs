@@ -204,7 +204,13 @@ fn receive(store: &ObjectStore, reader: impl Read, writer: impl Write) -> Outcom
 fn send(inputs: &Path, reader: impl Read, writer: impl Write) -> Outcome {
     let store = ObjectStore::open(&inputs.join("from"))?;
     let root = store.pins()?.remove("sent").ok_or_else(|| StoreError::Missing { object: "sent".to_owned() })?;
-    transfer::send_closure(&store, &[root], &mut FrameReader::new(reader), &mut FrameWriter::new(writer))?;
+    transfer::send_closure(
+        &store,
+        &[root],
+        &transfer::TransferOptions::default(),
+        &mut FrameReader::new(reader),
+        &mut FrameWriter::new(writer),
+    )?;
     Ok(())
 }
 
