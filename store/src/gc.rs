@@ -143,11 +143,32 @@ pub fn plan(store: &ObjectStore, roots: &Roots, now: SystemTime, grace: Duration
 
 /// Carries a plan out: removes what it lists, as far as nobody needs it by now, and what earlier collections left unfinished.
 ///
-/// Needs no free space. Errors: as [`plan`]; what was removed until then stays removed.
+/// Needs no free space: on a full disk it goes on as long as each attempt has freed something.
+/// Errors: as [`plan`]; what was removed until then stays removed.
 pub fn execute(store: &ObjectStore, plan: &GcPlan) -> Result<GcReport, GcError> {
+    let mut removed = 0;
+    store.empty_trash()?;
+    loop {
+        match attempt(store, plan) {
+            Ok(report) => return Ok(GcReport { objects: report.objects + removed, ..report }),
+            Err(GcError::Store(error)) if error.is_full() => {
+                let freed = store.empty_trash()?;
+                if freed == 0 {
+                    return Err(error.into());
+                }
+                removed += freed;
+            }
+            Err(other) => return Err(other),
+        }
+    }
+}
+
+/// As [`execute`]; where the disk is full, it fails with what it has moved to the trash so far.
+fn attempt(store: &ObjectStore, plan: &GcPlan) -> Result<GcReport, GcError> {
     let planned: BTreeSet<&ObjectRef> = plan.remove.iter().map(|removal| &removal.object).collect();
     let (remove, forgotten) = {
         let _publication = store.lock_publication()?;
+        store.put_away_all_removed()?;
         let mut remove = mark(store, &plan.roots, &BTreeSet::new(), plan.now, plan.grace)?.remove;
         remove.retain(|object| planned.contains(object));
         for record in roots::results(store)?.stale {

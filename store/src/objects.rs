@@ -16,7 +16,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::canon::ReadError;
 use crate::error::StoreError;
-use crate::fsutil::{self, Directory, FileLock, FsError, IoResultExt, LockError};
+use crate::fsutil::{self, Directory, FileLock, FsError, IoResultExt, LockError, NodeKind};
 use crate::index::Index;
 use crate::object::{ManifestHead, ObjectManifest};
 use crate::stat_cache::StatCache;
@@ -358,6 +358,14 @@ impl ObjectStore {
         self.move_to_trash(nameless)
     }
 
+    /// Moves to the trash what lost its name and stayed. Call with the publication locked.
+    pub(crate) fn put_away_all_removed(&self) -> Result<(), StoreError> {
+        let directory = Directory::open(&self.root().join("store"))?;
+        let names = directory.names()?;
+        let removed = names.iter().filter(|name| name.as_encoded_bytes().starts_with(REMOVED_PREFIX.as_bytes()));
+        removed.map(|name| directory.path().join(name)).try_for_each(|path| self.put_away_removed(&path))
+    }
+
     /// Moves objects to the trash and drops their manifests. Call with the publication locked, referrers before what they refer to.
     ///
     /// Their rows are for [`Self::forget_removed`].
@@ -367,12 +375,15 @@ impl ObjectStore {
     }
 
     /// Removes manifests whose object is not there: whoever made or removed it was killed in between. Call with the publication locked.
+    ///
+    /// What is no manifest of ours is left alone; `verify` reports it.
     pub(crate) fn remove_lone_manifests(&self) -> Result<(), StoreError> {
         let objects = Directory::open(&self.root().join("store"))?.names()?;
         let needed: BTreeSet<String> = objects.iter().filter_map(|name| object_of_name(name)).map(|object| object.id.to_string()).collect();
         let manifests = Directory::open(&self.root().join("trees"))?;
         for name in manifests.names()? {
-            if name.to_str().is_none_or(|name| !needed.contains(name)) {
+            let is_ours = name.to_str().is_some_and(|name| name.parse::<ObjectId>().is_ok() && !needed.contains(name));
+            if is_ours && manifests.kind_of(&name)? == NodeKind::File {
                 manifests.remove_name(&name)?;
             }
         }
@@ -391,13 +402,14 @@ impl ObjectStore {
         self.index().remove(gone)
     }
 
-    /// Removes for good what is in the trash.
-    pub(crate) fn empty_trash(&self) -> Result<(), StoreError> {
+    /// Removes for good what is in the trash; returns how much there was, by name.
+    pub(crate) fn empty_trash(&self) -> Result<u64, StoreError> {
         let trash = Directory::open(&self.root().join("trash"))?;
-        for name in trash.names()? {
-            trash.remove_tree(&name)?;
+        let names = trash.names()?;
+        for name in &names {
+            trash.remove_tree(name)?;
         }
-        Ok(())
+        Ok(names.len() as u64)
     }
 
     /// The objects that living transactions and holders of [`crate::Durable`] rely on; puts away the leases of the dead.

@@ -92,7 +92,11 @@ pub(crate) fn recover(store: &ObjectStore, alone: Option<FileLock>) -> Result<()
     // Looked at again, because only now nobody publishes or removes.
     let rows = store.index().objects()?;
     let OnDisk { objects, removed } = on_disk(store)?;
-    removed.iter().try_for_each(|path| store.put_away_removed(path))?;
+    match removed.iter().try_for_each(|path| store.put_away_removed(path)) {
+        // On a full disk this is for the collector, who frees something first.
+        Err(error) if error.is_full() => {}
+        other => other?,
+    }
     let outdated: Vec<&ObjectRef> = rows.difference(&objects).collect();
     if !outdated.is_empty() {
         store.index().remove(outdated.iter().map(|object| object.id))?;
@@ -121,7 +125,7 @@ fn on_disk(store: &ObjectStore) -> Result<OnDisk, StoreError> {
     Ok(found)
 }
 
-/// Takes objects on disk into the index, with the publication locked; one without a usable manifest was never published, and goes to the trash.
+/// Takes objects on disk into the index, with the publication locked; one without a manifest was never published, and goes to the trash.
 fn adopt(store: &ObjectStore, objects: &[&ObjectRef]) -> Result<(), StoreError> {
     let mut manifests = Vec::new();
     for object in objects {
@@ -131,9 +135,9 @@ fn adopt(store: &ObjectStore, objects: &[&ObjectRef]) -> Result<(), StoreError> 
                 Directory::open(&store.object_path(object))?.freeze()?;
                 manifests.push(manifest.to_head());
             }
-            Err(StoreError::Missing { .. } | StoreError::Damaged { .. } | StoreError::WrongId { .. }) => {
-                store.remove_object(object)?;
-            }
+            Err(StoreError::Missing { .. }) => store.remove_object(object)?,
+            // No crash does this: manifests are on disk before they have their names. `verify` reports it, and `repair` has what it needs.
+            Err(StoreError::Damaged { .. } | StoreError::WrongId { .. }) => {}
             Err(error) => return Err(error),
         }
     }

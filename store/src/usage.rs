@@ -72,8 +72,9 @@ impl ObjectStore {
                 usage.files += 1;
                 usage.bytes += size;
                 let key = (metadata.dev(), metadata.ino());
-                let named = std::fs::symlink_metadata(self.blob_path(digest, executable)).is_ok_and(|blob| (blob.dev(), blob.ino()) == key);
-                names.push(Name { device: key.0, inode: key.1, size, links: metadata.nlink().saturating_sub(u64::from(named)) });
+                let blob = std::fs::symlink_metadata(self.blob_path(digest, executable));
+                let own_names = u64::from(blob.is_ok_and(|blob| (blob.dev(), blob.ino()) == key));
+                names.push(Name { device: key.0, inode: key.1, size, links: metadata.nlink().saturating_sub(own_names) });
             }
         }
         names.sort_unstable();

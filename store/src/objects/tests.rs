@@ -301,6 +301,33 @@ fn what_a_crash_left_is_put_in_order() {
 }
 
 #[test]
+fn a_damaged_manifest_costs_no_object_when_the_index_is_lost() {
+    let fixture = Fixture::new();
+    let mut transaction = fixture.store.begin().unwrap();
+    let object = transaction.put_entries(&name("kept"), &[file("a", b"content", false)], None, &[]).unwrap();
+    transaction.barrier().unwrap();
+    let manifest = fixture.store.manifest_path(&object.id);
+    let whole = fs::read(&manifest).unwrap();
+    set_mode(&manifest, 0o644);
+    fs::write(&manifest, b"no manifest").unwrap();
+    fs::remove_file(fixture.store.root().join("index.sqlite")).unwrap();
+    let fixture = fixture.reopen();
+    assert!(!fixture.store.contains(&object.id).unwrap(), "nobody vouches for it");
+    assert!(fixture.store.object_path(&object).join("a").exists(), "and nobody throws it away");
+    fs::write(&manifest, whole).unwrap();
+    assert!(fixture.reopen().store.contains(&object.id).unwrap());
+}
+
+#[test]
+fn what_is_no_manifest_stops_nobody() {
+    let fixture = Fixture::new();
+    fs::create_dir(fixture.store.root().join("trees/directory")).unwrap();
+    fs::write(fixture.store.root().join("trees/notes"), "mine").unwrap();
+    fixture.store.remove_lone_manifests().unwrap();
+    assert!(fixture.store.root().join("trees/notes").exists());
+}
+
+#[test]
 fn an_object_on_its_way_to_the_trash_goes_on() {
     let fixture = Fixture::new();
     let (kept, gone) = (fixture.put_file("kept"), fixture.put_file("gone"));
