@@ -107,9 +107,9 @@ impl<'a> Namer<'a> {
                 None => self.blobs.link_from(path, name.as_ref()),
             };
             match linked {
-                // An inode without another name is what a publisher left who got no further. It would be collected as unused, and its content be
-                // without a name although an object has it, so it is replaced.
-                Err(error) if error.source.kind() == io::ErrorKind::AlreadyExists && self.blobs.node(name.as_ref())?.links == 1 => {}
+                // What has the name may be what a publisher left who got no further, and be collected; then this content would be without a name
+                // although an object has it. So the name goes to the inode that is about to be used.
+                Err(error) if error.source.kind() == io::ErrorKind::AlreadyExists && !self.is_ours(path, below, &name)? => {}
                 // One that has as many names in this object as it can have is found by nobody else, which costs space only.
                 linked => return Ok(ignore(io::ErrorKind::TooManyLinks, ignore(io::ErrorKind::AlreadyExists, linked))?),
             }
@@ -117,6 +117,15 @@ impl<'a> Namer<'a> {
         let temporary = self.stage.join(format!("blob-{}", &name[3..]));
         fsutil::hard_link(&below.map_or_else(|| path.to_owned(), |below| below.path().join(path)), &temporary)?;
         Ok(fsutil::rename(&temporary, &self.blobs.path().join(name))?)
+    }
+}
+
+impl Namer<'_> {
+    /// Whether the inode at `path`, below a directory or absolute, is the one that has a name in `blobs/`.
+    fn is_ours(&self, path: &std::path::Path, below: Option<&Directory>, name: &str) -> Result<bool, StoreError> {
+        let own = below.map_or_else(|| fsutil::node_at(path), |below| below.node(path.as_os_str()))?;
+        let named = self.blobs.node(name.as_ref())?;
+        Ok((own.stamp.device, own.stamp.inode) == (named.stamp.device, named.stamp.inode))
     }
 }
 

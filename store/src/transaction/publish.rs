@@ -88,12 +88,10 @@ impl Transaction {
     fn take_back(&self, named: &[ObjectRef]) {
         // Alone, so that nobody is about to register what goes.
         let Ok(_publication) = self.store.lock_publication() else { return };
-        for object in named.iter().rev() {
-            if matches!(self.store.index().name_of(&object.id), Ok(None)) {
-                let removed = self.store.remove_object(object);
-                let _ = removed.and_then(|()| Ok(fsutil::remove_file(&self.store.manifest_path(&object.id))?));
-            }
-        }
+        let unregistered = named.iter().rev().filter(|object| matches!(self.store.index().name_of(&object.id), Ok(None)));
+        let removed = unregistered.map(|object| self.store.remove_object(object)).fold(Ok(()), Result::and);
+        // Also of the object at which it ended, whose manifest has its name already.
+        let _ = removed.and_then(|()| self.store.remove_lone_manifests());
     }
 
     /// The staged objects, references before those who refer to them, so that a crash leaves no object without its closure.
