@@ -339,7 +339,7 @@ fn what_killed_programs_left_goes_and_keeps_nothing() {
     symlink_for_test(&format!("../store/{application}"), &pin);
     symlink_for_test(directory.path().join("outer").to_str().unwrap(), &record);
     fsutil::write_new_file(&file, b"{", 0o644).unwrap();
-    let manifest = store.root().join("trees/0000");
+    let manifest = store.manifest_path(&crate::ObjectId::placeholder("of an object that is not there"));
     fsutil::write_new_file(&manifest, b"of nothing", 0o444).unwrap();
     let all = plan_later(&store, &[]).unwrap();
     execute(&store, &all).unwrap();
