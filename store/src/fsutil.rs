@@ -266,7 +266,7 @@ pub fn sync_dir(path: &Path) -> Result<(), FsError> {
 
 /// Waits until everything on the file system that holds `path` is on disk.
 ///
-/// Pages that were lost before are told only if nobody has been told yet: who has written something opens a [`SyncHandle`] first.
+/// Pages that were lost before are told only if nobody has been told yet: who has written something opens a `SyncHandle` first.
 pub fn sync_file_system(path: &Path) -> Result<(), FsError> {
     SyncHandle::open(path)?.sync()
 }

@@ -1,4 +1,4 @@
-//! Environment files, `environments/NAME/environment.toml`; the project's own file is in [`project`].
+//! Environment files, `environments/NAME/environment.toml`; the project's own file is in `project`.
 //!
 //! Every key is known or a diagnostic with the nearest known one; every diagnostic has its place. Whether a component or an
 //! attribute exists is not known here: that is checked when the components are loaded.

@@ -3,7 +3,7 @@
 //! The sender offers, the receiver says what it lacks, first by object, then by file content; only that travels. Everything is
 //! verified on arrival, before it gets its name, and is named in one transaction. There is no round trip per object:
 //! a closure that is there already costs one, a newer one of something that both sides have two, any other four. Both sides are
-//! machines without input and output ([`machine`]); `driver.rs` moves their messages. Waiting has no deadline here, because the stream belongs to the
+//! machines without input and output (`machine.rs`); `driver.rs` moves their messages. Waiting has no deadline here, because the stream belongs to the
 //! caller, who closes it. Normative text: `FORMAT.md`, section "Transfer".
 
 mod bases;
