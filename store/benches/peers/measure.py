@@ -16,6 +16,9 @@ from pathlib import Path
 # A command that takes longer is broken; the slowest peer needs a tenth of it.
 DEADLINE_SECONDS = 900
 
+# How long a file system may stay busy after its last user has ended.
+UNMOUNT_SECONDS = 20
+
 
 @dataclass(frozen=True)
 class Sample:
@@ -80,9 +83,18 @@ def fresh_file_system(work, mebibytes, kind="ext4"):
         try:
             yield mounted
         finally:
-            subprocess.run(["umount", mounted], check=True)
+            _unmount(mounted)
     finally:
-        subprocess.run(["umount", memory], check=True)
+        # The loop device lets its file go a moment after it was unmounted.
+        _unmount(memory)
+
+
+def _unmount(place):
+    deadline = time.monotonic() + UNMOUNT_SECONDS
+    while subprocess.run(["umount", place], stderr=subprocess.DEVNULL, check=False).returncode != 0:
+        if time.monotonic() > deadline:
+            raise TimeoutError(f"{place} stays busy")
+        time.sleep(0.05)
 
 
 @dataclass(frozen=True)
