@@ -31,6 +31,7 @@ pub fn assemble(recipe: &BundleRecipe, ids: &Substitution) -> Result<(Manifest, 
         assembly.add_component(component)?;
     }
     let Assembly { mut manifest, mut entries, .. } = assembly;
+    manifest.components.sort_by(|a, b| a.name.cmp(&b.name));
     manifest.links.sort_by(|a, b| a.path.cmp(&b.path));
     manifest.state_directories.sort_by(|a, b| a.path.cmp(&b.path));
     entries.push(file(MANIFEST_FILE, &manifest.to_json())?);

@@ -39,6 +39,8 @@ pub struct Model {
     pub resources: Vec<Resource>,
     /// Who requires what, sorted by key, host and component, each once.
     pub uses: Vec<ResourceUse>,
+    /// All components of all hosts in the order that their requirements ask for; where these ask for nothing, by host and name.
+    pub order: Vec<Place>,
 }
 
 impl Model {
@@ -150,8 +152,28 @@ pub struct HostModel {
     pub tags: Vec<String>,
     /// How `ssh` reaches it.
     pub ssh: SshSettings,
-    /// Component instances, sorted by name.
+    /// Component instances, in the order of [`Model::order`]: so they are activated.
     pub components: Vec<ComponentModel>,
+}
+
+/// A component on a host, by their names.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Place {
+    /// The host.
+    pub host: String,
+    /// The component.
+    pub component: String,
+}
+
+/// Who comes first: whoever requires, or whoever provides.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub enum Order {
+    /// Whoever requires comes after whoever provides.
+    After,
+    /// Whoever requires comes before.
+    Before,
+    /// It does not matter.
+    Free,
 }
 
 /// One component on one host.
@@ -208,6 +230,10 @@ pub struct ResourceUse {
     pub component: String,
     /// The only host whose values are wanted.
     pub of: Option<String>,
+    /// Who comes first.
+    pub order: Order,
+    /// Whether it sees the values; if not, only the order is wanted.
+    pub values: bool,
 }
 
 /// One declared piece of desired state.

@@ -35,7 +35,7 @@ pub struct Manifest {
     pub store: String,
     /// Component instances, sorted by name.
     pub components: Vec<Component>,
-    /// Services, in the order of their declaration: they are started in this order and stopped in the reverse.
+    /// Services, in the order of components (what one requires of another decides) and of their declaration: they are started in this order and stopped in the reverse.
     pub services: Vec<Service>,
     /// Managed absolute paths, sorted by path.
     pub links: Vec<Link>,

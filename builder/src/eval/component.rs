@@ -23,8 +23,10 @@ use super::instance;
 use crate::diagnostic::Location;
 
 /// Names that `self` has already.
-pub(super) const RESERVED: [&str; 20] = [
+pub(super) const RESERVED: [&str; 22] = [
     "add",
+    "after",
+    "before",
     "current",
     "environment",
     "evaluate",

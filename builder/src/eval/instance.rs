@@ -23,6 +23,7 @@ use super::failure::Failure;
 use super::{Requirement, Task};
 use crate::data::Data;
 use crate::diagnostic::{Location, list_names, nearest_name};
+use crate::model::Order;
 
 /// A component on a host, with its attributes.
 #[derive(Debug, Trace, ProvidesStaticType, Allocative, NoSerialize, StarlarkPagablePanic)]
@@ -284,16 +285,37 @@ fn named_host<'v>(host: Value<'v>, context: &Context, heap: Heap<'v>) -> Result<
     })
 }
 
-fn require_values<'v>(
-    key: &str,
+/// What is asked of a key.
+struct Question<'v> {
     host: Option<Value<'v>>,
     strict: bool,
-    eval: &Evaluator<'v, '_, '_>,
-) -> Result<(Vec<Value<'v>>, Vec<String>), Failure> {
+    order: Order,
+}
+
+/// The order that a definition names.
+fn parse_order(text: &str) -> Result<Order, Failure> {
+    match text {
+        "after" => Ok(Order::After),
+        "before" => Ok(Order::Before),
+        "none" => Ok(Order::Free),
+        other => Err(Failure::new("E0507", format!("there is no order `{other}`")).hint("orders are `after`, `before` and `none`")),
+    }
+}
+
+/// Notes a requirement of which only the order is wanted.
+fn require_order<'v>(key: &str, question: &Question<'v>, eval: &Evaluator<'v, '_, '_>) -> Result<(), Failure> {
+    let Question { host, strict, order } = *question;
     let context = Context::of(eval)?;
     let host = host.map(|host| named_host(host, context, eval.heap())).transpose()?;
-    let host = host.as_deref();
-    context.require(Requirement { at: Context::caller(eval), key: key.to_owned(), host: host.map(str::to_owned), strict });
-    let found = context.resources.find(key, host);
+    context.require(Requirement { at: Context::caller(eval), key: key.to_owned(), host, strict, order, values: false });
+    Ok(())
+}
+
+fn require_values<'v>(key: &str, question: &Question<'v>, eval: &Evaluator<'v, '_, '_>) -> Result<(Vec<Value<'v>>, Vec<String>), Failure> {
+    let Question { host, strict, order } = *question;
+    let context = Context::of(eval)?;
+    let host = host.map(|host| named_host(host, context, eval.heap())).transpose()?;
+    context.require(Requirement { at: Context::caller(eval), key: key.to_owned(), host: host.clone(), strict, order, values: true });
+    let found = context.resources.find(key, host.as_deref());
     Ok(found.map(|provision| (to_value(&provision.value, eval.heap()), format!("{} on {}", provision.component, provision.host))).unzip())
 }

@@ -39,7 +39,7 @@ pub(crate) use loader::{ComponentInfo, Definitions, load_definitions};
 use crate::data::Data;
 use crate::diagnostic::{Diagnostic, Location};
 use crate::evaluator::LIMITS;
-use crate::model::Step;
+use crate::model::{Order, Step};
 use context::Context;
 
 /// The name of every thread that evaluates. The evaluator panics at values of several GiB; that is caught and becomes a diagnostic.
@@ -86,6 +86,10 @@ pub(crate) struct Requirement {
     pub(crate) host: Option<String>,
     /// Whether it is an error if there is none.
     pub(crate) strict: bool,
+    /// Who comes first.
+    pub(crate) order: Order,
+    /// Whether it sees the values; if not, only the order is wanted.
+    pub(crate) values: bool,
 }
 
 /// What one evaluation of one instance gave.

@@ -3,6 +3,7 @@
 //! What can be collected is collected: syntax errors of all files, mistakes in TOML and in all instances are reported
 //! together. Only what would be a mere consequence of another mistake is left out.
 
+mod order;
 mod overrides;
 mod report;
 mod rounds;
@@ -14,7 +15,7 @@ use crate::describe::{Description, describe_here};
 use crate::diagnostic::{Diagnostic, Location, Severity, sort_diagnostics};
 use crate::environment::{Environment, parse_environment, parse_project};
 use crate::eval::{Definitions, EVALUATION_THREAD, Resources, STACK_BYTES, Scene, load_definitions};
-use crate::model::{Attribute, ComponentModel, Fleet, FleetHost, HostModel, Model, Resource, ResourceUse};
+use crate::model::{Attribute, ComponentModel, Fleet, FleetHost, HostModel, Model, Place, Resource, ResourceUse};
 use crate::snapshot::Snapshot;
 use overrides::Attributes;
 use rounds::Instance;
@@ -123,8 +124,12 @@ fn assess_here(input: &Input<'_>) -> Assessment {
     let restless = rounds::converge(&scene, &mut instances, &mut resources, input.workers);
 
     diagnostics.extend(report::diagnose(&scene, &instances, &resources, &restless, consistent));
+    let (order, circles) = order::arrange(&instances);
+    if restless.is_empty() {
+        diagnostics.extend(circles);
+    }
     let failed = diagnostics.iter().any(|diagnostic| diagnostic.severity == Severity::Error);
-    let model = (!failed).then(|| model(project, &scene, instances, &attributes, &resources));
+    let model = (!failed).then(|| model(project, &scene, instances, &order, &attributes, &resources));
     Assessment { model, diagnostics }
 }
 
@@ -191,7 +196,14 @@ fn instances<'a>(environment: &Environment, definitions: &'a Definitions, attrib
     instances
 }
 
-fn model(project: String, scene: &Scene, instances: Vec<Instance<'_>>, attributes: &Attributes, resources: &Resources) -> Model {
+fn model(
+    project: String,
+    scene: &Scene,
+    instances: Vec<Instance<'_>>,
+    order: &[usize],
+    attributes: &Attributes,
+    resources: &Resources,
+) -> Model {
     let environment = &scene.environment;
     let mut hosts: Vec<HostModel> = environment
         .hosts
@@ -207,7 +219,10 @@ fn model(project: String, scene: &Scene, instances: Vec<Instance<'_>>, attribute
         })
         .collect();
     let uses: BTreeSet<ResourceUse> = instances.iter().flat_map(uses).collect();
-    for instance in instances {
+    let place = |instance: &Instance<'_>| Place { host: instance.host_name.clone(), component: instance.component.name.clone() };
+    let places = order.iter().map(|index| place(&instances[*index])).collect();
+    let mut instances: Vec<Option<Instance<'_>>> = instances.into_iter().map(Some).collect();
+    for instance in order.iter().filter_map(|index| instances[*index].take()) {
         let assignments = &environment.hosts[instance.host].components;
         let origins = attributes
             .of(instance.host, &instance.component.name)
@@ -244,6 +259,7 @@ fn model(project: String, scene: &Scene, instances: Vec<Instance<'_>>, attribute
         timeout_s: environment.timeout_s,
         hosts,
         uses: uses.into_iter().collect(),
+        order: places,
         resources: resources
             .0
             .iter()
@@ -259,6 +275,8 @@ fn uses<'a>(instance: &'a Instance<'_>) -> impl Iterator<Item = ResourceUse> + u
         host: host.clone(),
         component: component.clone(),
         of: requirement.host.clone(),
+        order: requirement.order,
+        values: requirement.values,
     })
 }
 

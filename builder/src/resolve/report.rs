@@ -184,7 +184,7 @@ impl Grouped {
 }
 
 /// Labels with commas, shortened after [`LISTED_MAX`].
-fn enumerate(labels: &[String]) -> String {
+pub(super) fn enumerate(labels: &[String]) -> String {
     let listed = labels.iter().take(LISTED_MAX).cloned().collect::<Vec<_>>().join(", ");
     match labels.len().saturating_sub(LISTED_MAX) {
         0 => listed,

@@ -110,7 +110,7 @@ fn collect(instances: &[Instance<'_>]) -> Resources {
 
 /// Whether an evaluation would find something else now than what it found.
 fn sees_change(outcome: &Outcome, before: &Resources, now: &Resources) -> bool {
-    outcome.required.iter().any(|requirement| {
+    outcome.required.iter().filter(|requirement| requirement.values).any(|requirement| {
         let host = requirement.host.as_deref();
         !before.find(&requirement.key, host).eq(now.find(&requirement.key, host))
     })

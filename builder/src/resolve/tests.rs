@@ -197,7 +197,8 @@ const RESOURCES: [(&str, &str); 5] = [
 #[test]
 fn resources_travel_between_hosts() {
     let model = model_of(&RESOURCES);
-    let StepKind::File { content, .. } = &model.hosts[1].components[0].steps[0].kind else { panic!() };
+    let second = model.hosts[1].components.iter().find(|component| component.name == "second").unwrap();
+    let StepKind::File { content, .. } = &second.steps[0].kind else { panic!() };
     let first = sarsen_store::ObjectId::placeholder("a/first");
     assert_eq!(String::from_utf8_lossy(content), format!("b:80,c:80 /var/lib/sarsen/store/{first}-first/x/y"));
     assert_eq!(
@@ -289,8 +290,10 @@ fn shuffle<T>(values: &mut [T], seed: &mut u64) {
 fn neither_order_nor_number_of_threads_matters() {
     let chain = |number: usize| {
         let text = format!(
-            "def configure(self):\n    found = sorted(self.require(\"k{}\", strict = False))\n    here = self.require(\"k{number}\", host = self.host.name, strict = False)\n    self.provide(\"k{number}\", self.host.name + \"/{number}\")\n    self.add(File(\"n\", content = \" \".join(found + here)))\nC{number} = component(configure = configure)\n",
-            (number + 1) % 6
+            "def configure(self):\n    found = sorted(self.require(\"k{}\", strict = False, order = \"{order}\"))\n    here = self.require(\"k{number}\", host = self.host.name, strict = False)\n    self.before(\"k{}\", host = \"h3\", strict = False) if \"{order}\" == \"after\" and {number} > 1 else None\n    self.provide(\"k{number}\", self.host.name + \"/{number}\")\n    self.add(File(\"n\", content = \" \".join(found + here)))\nC{number} = component(configure = configure)\n",
+            (number + 1) % 6,
+            number - number.min(2),
+            order = ["after", "none"][usize::from(number == 5)],
         );
         (format!("components/c{number}/component.star"), text)
     };
@@ -310,7 +313,8 @@ fn neither_order_nor_number_of_threads_matters() {
         assert_eq!(first.get_or_insert_with(|| model.clone()), &model);
     }
     let model = first.unwrap();
-    let StepKind::File { content, .. } = &model.hosts[2].components[5].steps[0].kind else { panic!() };
+    let last = model.hosts[2].components.iter().find(|component| component.name == "c5").unwrap();
+    let StepKind::File { content, .. } = &last.steps[0].kind else { panic!() };
     assert_eq!(String::from_utf8_lossy(content), "h0/0 h1/0 h2/0 h3/0 h4/0 h5/0 h6/0 h2/5");
 }
 

@@ -80,6 +80,7 @@ fn model(hosts: Vec<HostModel>) -> Model {
         hosts,
         resources: Vec::new(),
         uses: Vec::new(),
+        order: Vec::new(),
     }
 }
 

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use clap::Args;
-use sarsen_builder::model::{Attribute, ComponentModel, Connect, HostModel, Model, Resource, ResourceUse, Step, StepKind};
+use sarsen_builder::model::{Attribute, ComponentModel, Connect, HostModel, Model, Order, Resource, ResourceUse, Step, StepKind};
 use sarsen_store::manifest::{Probe, Requirement};
 use serde::Serialize;
 
@@ -37,6 +37,8 @@ struct Report<'a> {
     hosts: Vec<HostEntry<'a>>,
     resources: Vec<ResourceEntry<'a>>,
     uses: Vec<UseEntry<'a>>,
+    /// Host and component, in the order of activation.
+    order: Vec<[&'a str; 2]>,
 }
 
 #[derive(Serialize)]
@@ -93,6 +95,10 @@ struct UseEntry<'a> {
     component: &'a str,
     /// The only host whose values are wanted.
     of: Option<&'a str>,
+    /// `after`, `before` or `none`: where it comes, seen from whoever provides.
+    order: &'static str,
+    /// Whether it sees the values.
+    values: bool,
 }
 
 pub(crate) fn run(arguments: &Arguments, context: &Context) -> Result<Exit, CommandError> {
@@ -118,11 +124,17 @@ fn report(model: &Model, origin: bool) -> Report<'_> {
         hosts: model.hosts.iter().map(|entry| host(entry, origin)).collect(),
         resources: model.resources.iter().map(resource).collect(),
         uses: model.uses.iter().map(usage).collect(),
+        order: model.order.iter().map(|place| [place.host.as_str(), place.component.as_str()]).collect(),
     }
 }
 
 fn usage(usage: &ResourceUse) -> UseEntry<'_> {
-    UseEntry { key: &usage.key, host: &usage.host, component: &usage.component, of: usage.of.as_deref() }
+    let order = match usage.order {
+        Order::After => "after",
+        Order::Before => "before",
+        Order::Free => "none",
+    };
+    UseEntry { key: &usage.key, host: &usage.host, component: &usage.component, of: usage.of.as_deref(), order, values: usage.values }
 }
 
 fn resource(resource: &Resource) -> ResourceEntry<'_> {
@@ -241,7 +253,7 @@ fn push_steps(text: &mut String, steps: &[StepLine]) {
     }
 }
 
-/// Components in their hosts, and an arrow from whoever provides a resource to whoever requires it.
+/// Components in their hosts, and a line from whoever provides a resource to whoever requires it; its arrow points to who comes later.
 fn dot(model: &Model) -> String {
     let quote = |text: &str| format!("\"{}\"", text.replace('\\', "\\\\").replace('"', "\\\""));
     let title = quote(&format!("{} {}", model.project, model.environment));
@@ -259,11 +271,17 @@ fn dot(model: &Model) -> String {
         let wanted = |resource: &&Resource| resource.key == usage.key && usage.of.as_ref().is_none_or(|host| *host == resource.host);
         let to = format!("{}/{}", usage.host, usage.component);
         for resource in model.resources.iter().filter(wanted) {
-            arrows.insert((format!("{}/{}", resource.host, resource.component), to.clone(), usage.key.as_str()));
+            let style = match (usage.order, usage.values) {
+                (Order::Before, _) => ", dir = back",
+                (Order::Free, _) => ", arrowhead = none",
+                (Order::After, false) => ", style = dashed",
+                (Order::After, true) => "",
+            };
+            arrows.insert((format!("{}/{}", resource.host, resource.component), to.clone(), usage.key.as_str(), style));
         }
     }
-    for (from, to, key) in arrows {
-        push_line(&mut text, &format!("  {} -> {} [label = {}];", quote(&from), quote(&to), quote(key)));
+    for (from, to, key, style) in arrows {
+        push_line(&mut text, &format!("  {} -> {} [label = {}{style}];", quote(&from), quote(&to), quote(key)));
     }
     text + "}\n"
 }

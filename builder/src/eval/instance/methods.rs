@@ -7,13 +7,14 @@ use starlark::values::list::AllocList;
 use starlark::values::none::{NoneOr, NoneType};
 use starlark::values::{Heap, Value, ValueLike};
 
-use super::{configure, instance_of, mark_added, require_values, take};
+use super::{Question, configure, instance_of, mark_added, parse_order, require_order, require_values, take};
 use crate::diagnostic::{Diagnostic, list_names, nearest_name};
 use crate::eval::context::Context;
 use crate::eval::convert::to_data;
 use crate::eval::failure::Failure;
 use crate::eval::values::{PathValue, StepValue};
 use crate::eval::{add, messages};
+use crate::model::Order;
 
 /// The component on a host, as its `configure` function gets it.
 ///
@@ -205,6 +206,7 @@ pub(super) fn instance_methods(builder: &mut MethodsBuilder) {
     /// * `key`: the key
     /// * `host`: (str or host) the only host whose values are wanted: its name, or such as `self.host`
     /// * `strict`: whether it is an error if there is none in the end
+    /// * `order`: `"after"`: this component comes after those that provide it; `"before"`: before them; `"none"`: only the values matter
     ///
     /// # Returns
     /// (list) the values
@@ -213,6 +215,8 @@ pub(super) fn instance_methods(builder: &mut MethodsBuilder) {
     /// * `E0501`: there is none, and `strict`
     /// * `E0503`: the values never come to rest
     /// * `E0504`: there is no such host
+    /// * `E0506`: components wait for each other in a circle
+    /// * `E0507`: there is no such order
     ///
     /// # Example
     /// ```python
@@ -225,10 +229,11 @@ pub(super) fn instance_methods(builder: &mut MethodsBuilder) {
         key: &str,
         #[starlark(default = NoneOr::None)] host: NoneOr<Value<'v>>,
         #[starlark(require = named, default = true)] strict: bool,
+        #[starlark(require = named, default = "after")] order: &str,
         eval: &mut Evaluator<'v, '_, '_>,
     ) -> starlark::Result<Value<'v>> {
         instance_of(this)?;
-        let (values, _) = require_values(key, host.into_option(), strict, eval)?;
+        let (values, _) = require_values(key, &Question { host: host.into_option(), strict, order: parse_order(order)? }, eval)?;
         Ok(eval.heap().alloc(AllocList(values)))
     }
 
@@ -238,6 +243,7 @@ pub(super) fn instance_methods(builder: &mut MethodsBuilder) {
     /// * `key`: the key
     /// * `host`: (str or host) the only host whose values are wanted: its name, or such as `self.host`
     /// * `strict`: whether it is an error if there is none in the end
+    /// * `order`: who comes first, as for `self.require`
     ///
     /// # Returns
     /// (any) the value
@@ -257,10 +263,11 @@ pub(super) fn instance_methods(builder: &mut MethodsBuilder) {
         key: &str,
         #[starlark(default = NoneOr::None)] host: NoneOr<Value<'v>>,
         #[starlark(require = named, default = true)] strict: bool,
+        #[starlark(require = named, default = "after")] order: &str,
         eval: &mut Evaluator<'v, '_, '_>,
     ) -> starlark::Result<Value<'v>> {
         instance_of(this)?;
-        let (values, providers) = require_values(key, host.into_option(), strict, eval)?;
+        let (values, providers) = require_values(key, &Question { host: host.into_option(), strict, order: parse_order(order)? }, eval)?;
         match values.as_slice() {
             [] if strict => Err(Failure::new("E0501", format!("nothing provides `{key}`")).into()),
             [] => Ok(eval.heap().alloc(NoneType)),
@@ -272,6 +279,67 @@ pub(super) fn instance_methods(builder: &mut MethodsBuilder) {
                     .into())
             }
         }
+    }
+
+    /// Comes after whoever provides the key, whatever the values are.
+    ///
+    /// Components of a host are activated in this order: hooks, services and health checks of what comes first come first. Whoever provides
+    /// the key itself is a peer of the others who do, and comes neither before nor after them because of it.
+    ///
+    /// # Arguments
+    /// * `key`: the key
+    /// * `host`: (str or host) the only host that matters: its name, or such as `self.host`
+    /// * `strict`: whether it is an error if nobody provides it
+    ///
+    /// # Errors
+    /// * `E0501`: nobody provides it, and `strict`
+    /// * `E0504`: there is no such host
+    /// * `E0506`: components wait for each other in a circle
+    ///
+    /// # Example
+    /// ```python
+    /// self.after("maintenance", strict = False)
+    /// ```
+    fn after<'v>(
+        this: Value<'v>,
+        key: &str,
+        #[starlark(default = NoneOr::None)] host: NoneOr<Value<'v>>,
+        #[starlark(require = named, default = true)] strict: bool,
+        eval: &mut Evaluator<'v, '_, '_>,
+    ) -> starlark::Result<NoneType> {
+        instance_of(this)?;
+        require_order(key, &Question { host: host.into_option(), strict, order: Order::After }, eval)?;
+        Ok(NoneType)
+    }
+
+    /// Comes before whoever provides the key, whatever the values are.
+    ///
+    /// One component that comes before and another that comes after the same key have everything between them that provides it.
+    ///
+    /// # Arguments
+    /// * `key`: the key
+    /// * `host`: (str or host) the only host that matters: its name, or such as `self.host`
+    /// * `strict`: whether it is an error if nobody provides it
+    ///
+    /// # Errors
+    /// * `E0501`: nobody provides it, and `strict`
+    /// * `E0504`: there is no such host
+    /// * `E0506`: components wait for each other in a circle
+    ///
+    /// # Example
+    /// ```python
+    /// self.before("maintenance", strict = False)
+    /// ```
+    fn before<'v>(
+        this: Value<'v>,
+        key: &str,
+        #[starlark(default = NoneOr::None)] host: NoneOr<Value<'v>>,
+        #[starlark(require = named, default = true)] strict: bool,
+        eval: &mut Evaluator<'v, '_, '_>,
+    ) -> starlark::Result<NoneType> {
+        instance_of(this)?;
+        require_order(key, &Question { host: host.into_option(), strict, order: Order::Before }, eval)?;
+        Ok(NoneType)
     }
 
     /// The immutable place of a file in the component's own tree: what services use.
