@@ -2,7 +2,8 @@
 //!
 //! The order of everything here is the normative text of `LAYOUT.md`, section "Activation". What matters: nothing
 //! outside of the profile changes before `pending.json` is on disk; every change is in the journal before it is made;
-//! and there is one decision, in `pending.json`, after which the trial either ends in a commit or goes back. This
+//! and there is one decision, in `pending.json`, after which the trial either ends in a commit or goes back: that is
+//! [`crate::course`], carried out by [`crate::drive`]. Here a task is found possible, or refused. This
 //! process may be killed anywhere: the lock goes with it, and whoever finds the trial next settles it.
 
 use std::path::{Component, Path};
@@ -11,17 +12,18 @@ use std::time::Duration;
 use sarsen_store::fsutil;
 use sarsen_store::manifest::{Identity, Manifest, Phase as HookPhase, Service};
 
-use crate::clock::milliseconds;
+use crate::course::{Course, plan_moves};
 use crate::diff::{ActivationPlan, Loaded};
+use crate::drive::Drive;
 use crate::error::{ActivateError, describe};
-use crate::generation::{Record, TrialResult, load_bundle};
+use crate::generation::load_bundle;
 use crate::goback::{Verification, describe_generation};
-use crate::journal::Step;
-use crate::layout::{ProfileLayout, bundle_target};
+use crate::layout::ProfileLayout;
 use crate::lock::{Attempt, Lock};
 use crate::machine::Machine;
-use crate::pending::{Pending, Phase};
 use crate::protocol::{Activation, Response, Trial};
+
+pub use crate::course::Confirmation;
 use crate::statefile;
 
 /// How long all services together may take to start or reload: beyond the 90 s that systemd gives one by itself.
@@ -81,24 +83,15 @@ impl Task {
     }
 }
 
-/// Who decides over a healthy trial.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Confirmation {
-    /// The operator, over a fresh connection.
-    Awaited,
-    /// Nobody: who stands at the machine sees for himself.
-    NotNeeded,
-}
-
 /// A task that was found possible.
-struct Prepared<'t> {
-    trial: &'t Trial,
+pub(crate) struct Prepared<'t> {
+    pub(crate) trial: &'t Trial,
     /// The generation, if it exists already.
-    existing: Option<u64>,
-    new: Loaded,
-    previous: Option<u64>,
-    old: Option<Loaded>,
-    plan: ActivationPlan,
+    pub(crate) existing: Option<u64>,
+    pub(crate) new: Loaded,
+    pub(crate) previous: Option<u64>,
+    pub(crate) old: Option<Loaded>,
+    pub(crate) plan: ActivationPlan,
 }
 
 /// A question that ends in an answer, or goes on.
@@ -147,11 +140,12 @@ impl Engine<'_> {
         };
         let since = self.machine.moment().unix_seconds;
         lock.announce(&format!("{} since {since} (seconds since 1970), process {}", prepared.trial.who, std::process::id()))?;
-        let pending = match self.begin(&prepared)? {
-            Ok(pending) => pending,
+        let generation = match self.make_ready(&prepared)? {
+            Ok(generation) => generation,
             Err(message) => return Ok(Response::Failed { message }),
         };
-        Ok(self.try_generation(&prepared, &pending, confirmation))
+        let drive = Drive::begin(self, &prepared, generation);
+        Ok(drive.run(Course::begin(plan_moves(&prepared.plan), confirmation, prepared.existing.is_none())))
     }
 
     /// Finds out whether a task is possible, without changing anything.
@@ -249,9 +243,9 @@ impl Engine<'_> {
         unmet
     }
 
-    /// Prepares what may stay, then records the generation and the trial durably. Until then nothing has changed.
-    fn begin(&self, prepared: &Prepared<'_>) -> Result<Result<Pending, String>, ActivateError> {
-        let Prepared { trial, existing, new, previous, .. } = prepared;
+    /// Prepares what may stay, and chooses the generation's number. The trial has not begun then.
+    fn make_ready(&self, prepared: &Prepared<'_>) -> Result<Result<u64, String>, ActivateError> {
+        let Prepared { existing, new, .. } = prepared;
         if self.profile.read_identity()?.is_none() {
             self.profile.write_identity(&new.manifest.identity)?;
         }
@@ -265,166 +259,13 @@ impl Engine<'_> {
             Ok(lines) => self.events(&lines),
             Err(failure) => return Ok(Err(failure)),
         }
-        if existing.is_none() {
-            fsutil::replace_symlink(&self.profile.generation(generation), Path::new(&bundle_target(&new.bundle)))?;
-            self.profile.write_record(&self.new_record(generation, prepared))?;
-        }
-        let now = self.machine.moment();
-        let pending = Pending {
-            generation,
-            previous: *previous,
-            nonce: trial.nonce.clone(),
-            boot_id: now.boot_id,
-            who: trial.who.clone(),
-            phase: Phase::Activating { deadline_boottime_ms: now.boottime_ms + milliseconds(bound_activation(prepared)) },
-        };
         // Made while there is space for it: the way back must need none.
         drop(Lock::wait(&self.profile.commit_lock())?);
-        self.profile.begin_journal(&trial.nonce)?;
-        self.profile.write_pending(&pending)?;
-        Ok(Ok(pending))
-    }
-
-    fn new_record(&self, number: u64, prepared: &Prepared<'_>) -> Record {
-        Record {
-            number,
-            bundle: prepared.new.bundle.clone(),
-            previous: prepared.previous,
-            created: self.machine.moment().unix_seconds,
-            who: prepared.trial.who.clone(),
-            revision: prepared.trial.revision.clone(),
-            nonce: prepared.trial.nonce.clone(),
-            result: TrialResult::Pending,
-            reason: None,
-            failure: None,
-            notes: Vec::new(),
-        }
-    }
-
-    /// From here on there is a trial: it ends in a commit, or on the previous generation.
-    fn try_generation(&self, prepared: &Prepared<'_>, pending: &Pending, confirmation: Confirmation) -> Response {
-        let healthy = self.make_current(prepared, pending);
-        let confirmed = healthy.and_then(|()| self.await_decision(pending, prepared.trial, confirmation));
-        let reason = match confirmed {
-            Ok(()) => {
-                self.finish_after_commit(pending);
-                return Response::Committed { generation: pending.generation };
-            }
-            Err(reason) => reason,
-        };
-        self.end_trial(pending, &reason, Verification::Now)
-    }
-
-    fn make_current(&self, prepared: &Prepared<'_>, pending: &Pending) -> Result<(), String> {
-        let Prepared { new, old, plan, .. } = prepared;
-        let manager = self.machine.services();
-        let current = self.profile.current();
-        let old_services: &[Service] = old.as_ref().map_or(&[], |old| &old.manifest.services);
-        let services = |result: Result<(), crate::services::ServiceError>| result.map_err(ActivateError::from);
-        services(manager.arm_dead_man(bound_activation(prepared))).map_err(|error| describe(&error))?;
-        let step = |step: Step, action: &dyn Fn() -> Result<(), ActivateError>| self.take_step(&pending.nonce, &step, action);
-        if !plan.stop.is_empty() {
-            self.event(&format!("stopping {}", plan.stop.join(", ")));
-            step(Step::Stop { units: plan.stop.clone() }, &|| services(manager.stop(&plan.stop, stop_time(old_services))))?;
-        }
-        if plan.repair {
-            self.event(&format!("putting generation {} right", pending.generation));
-        } else {
-            self.event(&format!("switching to generation {}", pending.generation));
-        }
-        step(Step::Switch { from: pending.previous, to: pending.generation }, &|| self.profile.switch_to(Some(pending.generation)))?;
-        step(Step::Install, &|| services(manager.install(&current, &new.manifest.services, old_services)))?;
-        for path in plan.links_make.iter().chain(&plan.links_remove) {
-            let own = old.as_ref().and_then(|old| find_target(&old.manifest, path));
-            self.change_link(&pending.nonce, path, own, find_target(&new.manifest, path))?;
-        }
-        self.events(&self.machine.run_hooks(&new.manifest, HookPhase::PostSwitch, pending.generation)?);
-        if !plan.reload.is_empty() {
-            self.event(&format!("reloading {}", plan.reload.join(", ")));
-            step(Step::Reload { units: plan.reload.clone() }, &|| services(manager.reload(&plan.reload, START_TIME)))?;
-        }
-        if !plan.revive.is_empty() {
-            self.event(&format!("starting {}, which had ended", plan.revive.join(", ")));
-            // Both generations want them to run as they are, so there is nothing to undo.
-            services(manager.start(&plan.revive, START_TIME)).map_err(|error| describe(&error))?;
-        }
-        if !plan.start.is_empty() {
-            self.event(&format!("starting {}", plan.start.join(", ")));
-            step(Step::Start { units: plan.start.clone() }, &|| services(manager.start(&plan.start, START_TIME)))?;
-        }
-        self.event("waiting until it is healthy");
-        self.machine.wait_healthy(&new.manifest)
-    }
-
-    /// Writes a step down, then does it; unless the trial was given up meanwhile.
-    fn take_step(&self, nonce: &str, step: &Step, action: &dyn Fn() -> Result<(), ActivateError>) -> Result<(), String> {
-        let pending = self.profile.read_pending().map_err(|error| describe(&error))?;
-        match pending.filter(|pending| pending.nonce == nonce).map(|pending| pending.phase) {
-            Some(Phase::Activating { .. }) => {}
-            Some(Phase::GivenUp { reason }) => return Err(reason),
-            Some(Phase::OnTrial { .. } | Phase::Committed) | None => return Err("the trial was taken over by somebody else".to_owned()),
-        }
-        self.profile.append_step(step).and_then(|()| action()).map_err(|error| describe(&error))
-    }
-
-    /// Leads a managed path to `target`, or removes it if it still leads where the previous generation led it, which is `own`.
-    fn change_link(&self, nonce: &str, path: &str, own: Option<&str>, target: Option<&str>) -> Result<(), String> {
-        let place = Path::new(path);
-        if let Some(obstacle) = link_obstacle(place) {
-            return Err(obstacle);
-        }
-        let former = statefile::read_link(place).map_err(|error| describe(&error))?;
-        if former.as_deref() == target {
-            return Ok(());
-        }
-        if target.is_none() && former.as_deref() != own {
-            self.event(&format!("`{path}` was changed by somebody else and stays as it is"));
-            return Ok(());
-        }
-        let step = Step::Link { path: path.to_owned(), former, target: target.map(str::to_owned) };
-        self.take_step(nonce, &step, &|| match target {
-            Some(target) => {
-                fsutil::create_dir_all(place.parent().unwrap_or(Path::new("/")), 0o755)?;
-                Ok(fsutil::replace_symlink(place, Path::new(target))?)
-            }
-            None => statefile::remove(place),
-        })
-    }
-
-    /// Waits until the trial is decided, or decides that nobody did in time. Fails with the reason to go back.
-    fn await_decision(&self, pending: &Pending, trial: &Trial, confirmation: Confirmation) -> Result<(), String> {
-        let wait = Duration::from_millis(trial.confirm_timeout_ms).min(CONFIRM_TIME_MAX);
-        let deadline_boottime_ms = self.machine.moment().boottime_ms + milliseconds(wait.max(Duration::from_secs(1)));
-        let waiting = self.profile.begin_waiting(&pending.nonce, deadline_boottime_ms).map_err(|error| describe(&error))?;
-        match waiting.map(|pending| pending.phase) {
-            Some(Phase::GivenUp { reason }) => return Err(reason),
-            Some(_) => {}
-            None => return Err("the trial was taken over by somebody else".to_owned()),
-        }
-        if confirmation == Confirmation::NotNeeded {
-            self.profile.confirm(&pending.nonce, &self.machine.moment()).map_err(|error| describe(&error))?;
-        } else {
-            (self.report)(Response::OnTrial { generation: pending.generation, previous: pending.previous });
-        }
-        loop {
-            // Only a commit takes the file away while the lock is held.
-            let Some(found) = self.profile.read_pending().map_err(|error| describe(&error))? else { return Ok(()) };
-            let late = self.machine.moment().boottime_ms >= deadline_boottime_ms;
-            match found.phase {
-                Phase::GivenUp { reason } => return Err(reason),
-                Phase::Activating { .. } | Phase::OnTrial { .. } if late => return Err("not confirmed in time".to_owned()),
-                Phase::Activating { .. } | Phase::OnTrial { .. } => self.machine.pause(),
-                // Who confirmed carries the commit out, or died at it: then it is carried out here.
-                Phase::Committed => {
-                    self.profile.confirm(&pending.nonce, &self.machine.moment()).map_err(|error| describe(&error))?;
-                    return Ok(());
-                }
-            }
-        }
+        Ok(Ok(generation))
     }
 }
 
-fn find_target<'m>(manifest: &'m Manifest, path: &str) -> Option<&'m str> {
+pub(crate) fn find_target<'m>(manifest: &'m Manifest, path: &str) -> Option<&'m str> {
     manifest.links.iter().find(|link| link.path == path).map(|link| link.target.as_str())
 }
 
@@ -442,7 +283,7 @@ pub(crate) fn stop_time(services: &[Service]) -> Duration {
 }
 
 /// How long an activation may take in all, the way back included.
-fn bound_activation(prepared: &Prepared<'_>) -> Duration {
+pub(crate) fn bound_activation(prepared: &Prepared<'_>) -> Duration {
     let hooks = |manifest: &Manifest| manifest.hooks.iter().map(|hook| Duration::from_millis(hook.timeout_ms)).sum::<Duration>() * 2;
     let new = &prepared.new.manifest;
     let health = new.health_checks.iter().map(|check| Duration::from_millis(check.timeout_ms)).max().unwrap_or_default();
@@ -452,7 +293,7 @@ fn bound_activation(prepared: &Prepared<'_>) -> Duration {
 }
 
 fn find_fault(trial: &Trial) -> Option<String> {
-    let Trial { nonce, confirm_timeout_ms, who, revision } = trial;
+    let Trial { nonce, confirm_timeout_ms, who, revision, message } = trial;
     if !NONCE_CHARS.contains(&nonce.len()) || !nonce.bytes().all(|c| c.is_ascii_hexdigit()) {
         return Some("the deployment's nonce must be 32 to 128 hexadecimal characters".to_owned());
     }
@@ -460,7 +301,9 @@ fn find_fault(trial: &Trial) -> Option<String> {
         return Some(format!("the time for the confirmation is {confirm_timeout_ms} ms, more than {} ms", CONFIRM_TIME_MAX.as_millis()));
     }
     let sane = |text: &str| text.len() <= WORDS_BYTES_MAX && !text.chars().any(char::is_control);
-    (!sane(who) || !revision.as_deref().is_none_or(sane)).then(|| "who deploys, or which revision, is not a plain line of text".to_owned())
+    let words = [Some(who), revision.as_ref(), message.as_ref()];
+    let is_plain = words.into_iter().flatten().all(|text| sane(text));
+    (!is_plain).then(|| format!("who deploys, which revision, or why is not a plain line of at most {WORDS_BYTES_MAX} bytes"))
 }
 
 /// An identity in words.

@@ -18,7 +18,8 @@ Commands:
   settle    [--profile NAME]         Give up trials that were left behind (used at boot)
   supervise --profile NAME           Run the development supervisor
   install   --digest DIGEST          Take the place of the activator with this BLAKE3 digest, if it is this program
-  rollback  --profile NAME [--to N]  Return to the recorded previous generation, or to generation N
+  rollback  --profile NAME [--to N] [--reason TEXT]
+                                     Return to the recorded previous generation, or to generation N; TEXT goes into the log
   collect   [--profile NAME] [--keep-last N] [--keep-days DAYS]
                                      Give up older generations (of the newest 10 and the last 30 days none), and remove what nobody needs
 
@@ -41,7 +42,7 @@ pub(crate) enum Command {
     Activate { profile: ProfileName },
     Settle { profile: Option<ProfileName> },
     Supervise { profile: ProfileName, part: Part },
-    Rollback { profile: ProfileName, to: Option<u64> },
+    Rollback { profile: ProfileName, to: Option<u64>, reason: Option<String> },
     Install { digest: Digest },
     Collect { profile: Option<ProfileName>, retention: Retention },
 }
@@ -81,6 +82,7 @@ struct Typed {
     root: Option<PathBuf>,
     profile: Option<ProfileName>,
     to: Option<u64>,
+    reason: Option<String>,
     digest: Option<Digest>,
     keep_last: Option<u32>,
     keep_days: Option<u32>,
@@ -99,14 +101,14 @@ impl Arguments {
             return Err(typed.words.get(1).map_or(UsageError::NoCommand, |word| UsageError::Unknown(word.clone())));
         };
         typed.check(name)?;
-        let Typed { root, profile, to, digest, worker, keep_last, keep_days, .. } = typed;
+        let Typed { root, profile, to, reason, digest, worker, keep_last, keep_days, .. } = typed;
         let needed = |profile: Option<ProfileName>| profile.ok_or_else(|| UsageError::NoProfile(typed.words[0].clone()));
         let command = match name.as_str() {
             "serve" => Command::Serve,
             "activate" => Command::Activate { profile: needed(profile)? },
             "settle" => Command::Settle { profile },
             "supervise" => Command::Supervise { profile: needed(profile)?, part: if worker { Part::Worker } else { Part::Keeper } },
-            "rollback" => Command::Rollback { profile: needed(profile)?, to },
+            "rollback" => Command::Rollback { profile: needed(profile)?, to, reason },
             "collect" => {
                 let default = Retention::default();
                 let keep_last = keep_last.unwrap_or(default.keep_last);
@@ -141,6 +143,7 @@ impl Typed {
                     let number = value("--to")?.to_string_lossy().into_owned();
                     set(&mut typed.to, layout::parse_generation_number(&number).ok_or(UsageError::NotANumber(number))?, "--to")?;
                 }
+                "--reason" => set(&mut typed.reason, value("--reason")?.to_string_lossy().into_owned(), "--reason")?,
                 "--keep-last" => set(&mut typed.keep_last, count("--keep-last", &value("--keep-last")?)?, "--keep-last")?,
                 "--keep-days" => set(&mut typed.keep_days, count("--keep-days", &value("--keep-days")?)?, "--keep-days")?,
                 _ if text.starts_with('-') => return Err(UsageError::Unknown(text)),
@@ -154,6 +157,9 @@ impl Typed {
         let misplaced = |option| Err(UsageError::Misplaced { command: command.to_owned(), option });
         if self.to.is_some() && command != "rollback" {
             return misplaced("--to");
+        }
+        if self.reason.is_some() && command != "rollback" {
+            return misplaced("--reason");
         }
         if self.digest.is_some() && command != "install" {
             return misplaced("--digest");
@@ -202,7 +208,7 @@ mod tests {
         check("serve", Ok(Command::Serve));
         check("settle", Ok(Command::Settle { profile: None }));
         check("settle --root /r --profile shop", Ok(Command::Settle { profile: Some(shop()) }));
-        check("--root /r rollback --profile shop --to 3", Ok(Command::Rollback { profile: shop(), to: Some(3) }));
+        check("--root /r rollback --profile shop --to 3", Ok(Command::Rollback { profile: shop(), to: Some(3), reason: None }));
         check("supervise --worker --profile shop", Ok(Command::Supervise { profile: shop(), part: Part::Worker }));
         let retention = |keep_last, keep_days| Retention { keep_last, keep_days };
         check("collect", Ok(Command::Collect { profile: None, retention: Retention::default() }));

@@ -19,7 +19,7 @@ use sarsen_store::{ObjectRef, ObjectStore};
 
 use crate::diff::ActivationPlan;
 use crate::error::describe;
-use crate::protocol::{Activation, Facts, GenerationInfo, Request, Response, Status, Trial};
+use crate::protocol::{Activation, DamagedGeneration, Facts, GenerationInfo, LogEntry, Request, Response, Status, Trial};
 use crate::target::{ANSWER_TIMEOUT, Freshness, Session, Target, TargetError};
 
 mod collect;
@@ -69,6 +69,8 @@ pub struct Options<'a> {
     pub who: String,
     /// The project's source revision.
     pub revision: Option<String>,
+    /// Why, in the deployer's words.
+    pub message: Option<String>,
     /// Which generations hosts keep when all is confirmed; none are given up without it.
     pub retention: Option<Retention>,
     /// Is told what happens: the host's name and one line.
@@ -221,12 +223,29 @@ pub fn status(hosts: &[Host], jobs: usize) -> Vec<Result<Status, TargetError>> {
     })
 }
 
-/// Asks every host for its newest generations, newest first.
-pub fn history(hosts: &[Host], limit: u32, jobs: usize) -> Vec<Result<Vec<GenerationInfo>, TargetError>> {
+/// What a host remembers.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct History {
+    /// Its newest generations, newest first.
+    pub generations: Vec<GenerationInfo>,
+    /// Those of them whose record cannot be read.
+    pub damaged: Vec<DamagedGeneration>,
+    /// What was done, newest first.
+    pub log: Vec<LogEntry>,
+    /// What is wrong with the log, if something is.
+    pub log_problem: Option<String>,
+    /// The digest of the log's last line.
+    pub log_head: String,
+}
+
+/// Asks every host for its newest generations, newest first, and what was done.
+pub fn history(hosts: &[Host], limit: u32, jobs: usize) -> Vec<Result<History, TargetError>> {
     in_parallel(hosts, jobs, |host| {
         let (mut session, _) = open(host, Freshness::Shared)?;
         match session.request(&Request::History { limit }, ANSWER_TIMEOUT, &mut |_| {})? {
-            Response::History { generations } => Ok(generations),
+            Response::History { generations, damaged, log, log_problem, log_head } => {
+                Ok(History { generations, damaged, log, log_problem, log_head })
+            }
             other => Err(session.unexpected("the question for the history", other)),
         }
     })

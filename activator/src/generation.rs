@@ -66,6 +66,9 @@ pub struct Record {
     pub who: String,
     /// The project's source revision.
     pub revision: Option<String>,
+    /// Why, in the deployer's words.
+    #[serde(default)]
+    pub message: Option<String>,
     /// The nonce of its last trial.
     pub nonce: String,
     /// What became of it.
@@ -92,6 +95,7 @@ impl Record {
             created: self.created,
             who: self.who.clone(),
             revision: self.revision.clone(),
+            message: self.message.clone(),
             result: self.result.as_str().to_owned(),
             reason,
             current: current == Some(self.number),

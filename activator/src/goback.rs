@@ -12,11 +12,10 @@ use sarsen_store::manifest::{self, Service};
 
 use crate::activate::{Engine, START_TIME, link_obstacle, stop_time};
 use crate::diff::Loaded;
-use crate::error::{ActivateError, describe, shorten};
+use crate::error::{ActivateError, describe};
 use crate::generation::TrialResult;
 use crate::journal::{Undo, plan_undo};
 use crate::pending::Pending;
-use crate::protocol::Response;
 use crate::statefile;
 
 /// How long units of the previous generation may take until they are active again.
@@ -32,7 +31,8 @@ pub enum Verification {
 }
 
 /// Both sides of the way back.
-struct Way {
+#[derive(Default)]
+pub(crate) struct Way {
     given_up: Option<Loaded>,
     previous: Option<Loaded>,
 }
@@ -48,40 +48,8 @@ impl Way {
 }
 
 impl Engine<'_> {
-    /// Goes back from a trial that is decided as given up, records it, and ends the trial. The caller holds the profile's lock.
-    ///
-    /// Shape: [`Response::RolledBack`] or [`Response::RollbackFailed`]. The trial stays if `current` could not be switched,
-    /// so that the next session tries again.
-    pub(crate) fn go_back(&self, pending: &Pending, reason: &str, verification: Verification) -> Response {
-        let mut failures = Vec::new();
-        let begun = self.undo(pending, &mut failures);
-        let way_is_open = self.profile.read_current().is_ok_and(|current| current == pending.previous);
-        if !way_is_open {
-            failures.push(format!("the current generation is not {}", describe_generation(pending.previous)));
-        }
-        if begun {
-            self.run_rollback_hooks(pending, &mut failures);
-        }
-        if verification == Verification::Now && way_is_open {
-            self.verify_units(pending.previous, &mut failures);
-        }
-        let failure = (!failures.is_empty()).then(|| shorten(&failures.join("; "), statefile::FAILURE_BYTES_MAX));
-        self.record_going_back(pending, reason, failure.as_deref());
-        if way_is_open && let Err(error) = statefile::remove(&self.profile.pending()) {
-            self.event(&format!("the trial could not be removed: {}", describe(&error)));
-        }
-        // A trial that could not be ended keeps its dead man, who tries again.
-        if way_is_open && let Err(error) = self.machine.services().disarm_dead_man() {
-            self.event(&format!("the dead-man timer could not be taken back: {}", describe(&error)));
-        }
-        match failure {
-            None => Response::RolledBack { generation: pending.previous, reason: reason.to_owned() },
-            Some(failure) => Response::RollbackFailed { reason: reason.to_owned(), failure },
-        }
-    }
-
-    /// Undoes what the journal holds; says whether the trial had begun to change anything.
-    fn undo(&self, pending: &Pending, failures: &mut Vec<String>) -> bool {
+    /// What a trial has to undo, by its journal.
+    pub(crate) fn plan_back(&self, pending: &Pending) -> (Way, Vec<Undo>) {
         let load = |number| self.profile.load_generation(number);
         let way = Way { given_up: load(pending.generation).ok(), previous: pending.previous.and_then(|number| load(number).ok()) };
         let steps = match self.profile.read_journal(&pending.nonce) {
@@ -91,15 +59,10 @@ impl Engine<'_> {
                 undo_everything(pending, &way)
             }
         };
-        for step in &steps {
-            if let Err(error) = self.undo_step(step, &way) {
-                failures.push(describe(&error));
-            }
-        }
-        !steps.is_empty()
+        (way, steps)
     }
 
-    fn undo_step(&self, step: &Undo, way: &Way) -> Result<(), ActivateError> {
+    pub(crate) fn undo_step(&self, step: &Undo, way: &Way) -> Result<(), ActivateError> {
         let manager = self.machine.services();
         match step {
             Undo::Stop(units) => Ok(manager.stop(units, stop_time(way.former_services()))?),
@@ -120,19 +83,15 @@ impl Engine<'_> {
         Ok(manager.start(units, START_TIME)?)
     }
 
-    fn run_rollback_hooks(&self, pending: &Pending, failures: &mut Vec<String>) {
-        let ran = match self.profile.load_generation(pending.generation) {
-            Ok(given_up) => self.machine.run_hooks(&given_up.manifest, manifest::Phase::OnRollback, pending.generation),
-            Err(error) => Err(describe(&error)),
-        };
-        match ran {
-            Ok(lines) => self.events(&lines),
-            Err(failure) => failures.push(failure),
-        }
+    /// Runs the given-up generation's hooks for the way back.
+    pub(crate) fn run_rollback_hooks(&self, pending: &Pending) -> Result<(), String> {
+        let given_up = self.profile.load_generation(pending.generation).map_err(|error| describe(&error))?;
+        self.events(&self.machine.run_hooks(&given_up.manifest, manifest::Phase::OnRollback, pending.generation)?);
+        Ok(())
     }
 
     /// Looks whether the units of the previous generation run, for as long as they may take to start.
-    fn verify_units(&self, previous: Option<u64>, failures: &mut Vec<String>) {
+    pub(crate) fn verify_units(&self, previous: Option<u64>, failures: &mut Vec<String>) {
         let Some(number) = previous else { return };
         let loaded = match self.profile.load_generation(number) {
             Ok(loaded) => loaded,
@@ -158,24 +117,17 @@ impl Engine<'_> {
         }
     }
 
-    fn record_going_back(&self, pending: &Pending, reason: &str, failure: Option<&str>) {
+    pub(crate) fn record_going_back(&self, pending: &Pending, reason: &str, failure: Option<&str>) -> Result<(), ActivateError> {
         if pending.previous == Some(pending.generation) {
             // It was to be put right and is what it was before: its own record stays true.
-            return;
+            return Ok(());
         }
-        let recorded = self.profile.read_record(pending.generation).and_then(|record| match record {
-            Some(mut record) => {
-                record.nonce.clone_from(&pending.nonce);
-                record.result = if failure.is_some() { TrialResult::Failed } else { TrialResult::RolledBack };
-                record.reason = Some(reason.to_owned());
-                record.failure = failure.map(str::to_owned);
-                self.profile.write_record(&record)
-            }
-            None => Ok(()),
-        });
-        if let Err(error) = recorded {
-            self.event(&format!("what became of generation {} could not be recorded: {}", pending.generation, describe(&error)));
-        }
+        let Some(mut record) = self.profile.read_record(pending.generation)? else { return Ok(()) };
+        record.nonce.clone_from(&pending.nonce);
+        record.result = if failure.is_some() { TrialResult::Failed } else { TrialResult::RolledBack };
+        record.reason = Some(reason.to_owned());
+        record.failure = failure.map(str::to_owned);
+        self.profile.write_record(&record)
     }
 }
 

@@ -45,6 +45,12 @@ pub enum HealthError {
         /// Each of them, in the order of the manifest.
         failures: Vec<CheckFailure>,
     },
+    /// The trial was given up meanwhile.
+    #[error("{reason}")]
+    GivenUp {
+        /// Why.
+        reason: String,
+    },
     /// The states of the units cannot be learnt.
     #[error("cannot look at the units")]
     Services(#[source] ServiceError),
@@ -86,9 +92,16 @@ impl fmt::Display for Failures<'_> {
 
 /// Waits until all checks succeeded and all units settled; `started` is when the services had been started.
 ///
-/// Units that must be up are `units`; probes may name others.
-/// Errors: [`HealthError::Unit`] as soon as a unit fails, [`HealthError::Checks`] when all checks have ended.
-pub fn wait_healthy(checks: &[HealthCheck], units: &[String], services: &dyn ServiceManager, started: Instant) -> Result<(), HealthError> {
+/// Units that must be up are `units`; probes may name others. `given_up` is asked all the while.
+/// Errors: [`HealthError::Unit`] as soon as a unit fails, [`HealthError::GivenUp`] as soon as it is given up, [`HealthError::Checks`]
+/// when all checks have ended.
+pub fn wait_healthy(
+    checks: &[HealthCheck],
+    units: &[String],
+    services: &dyn ServiceManager,
+    started: Instant,
+    given_up: &dyn Fn() -> Option<String>,
+) -> Result<(), HealthError> {
     let over = Mutex::new(false);
     let (sender, results) = channel();
     std::thread::scope(|scope| {
@@ -102,21 +115,16 @@ pub fn wait_healthy(checks: &[HealthCheck], units: &[String], services: &dyn Ser
             });
         }
         drop(sender);
-        let outcome = watch(checks, units, services, started, &results);
+        let mut watched = Watched::new(units, services, started);
+        watched.given_up = Some(given_up);
+        let outcome = watch(checks, &mut watched, &results);
         *over.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = true;
         outcome
     })
 }
 
 /// Collects the checks' results and looks at the units in between.
-fn watch(
-    checks: &[HealthCheck],
-    units: &[String],
-    services: &dyn ServiceManager,
-    started: Instant,
-    results: &Receiver<(usize, Result<(), String>)>,
-) -> Result<(), HealthError> {
-    let mut watched = Watched::new(units, services, started);
+fn watch(checks: &[HealthCheck], watched: &mut Watched<'_>, results: &Receiver<(usize, Result<(), String>)>) -> Result<(), HealthError> {
     let mut open = checks.len();
     let mut failures = BTreeMap::new();
     while open > 0 {
@@ -179,6 +187,7 @@ struct Watched<'a> {
     units: &'a [String],
     services: &'a dyn ServiceManager,
     started: Instant,
+    given_up: Option<&'a dyn Fn() -> Option<String>>,
     /// Restarts of each unit when it was first seen.
     restarts: BTreeMap<String, u32>,
     /// Since when all units have been up.
@@ -187,11 +196,14 @@ struct Watched<'a> {
 
 impl<'a> Watched<'a> {
     fn new(units: &'a [String], services: &'a dyn ServiceManager, started: Instant) -> Self {
-        Self { units, services, started, restarts: BTreeMap::new(), up_since: None }
+        Self { units, services, started, given_up: None, restarts: BTreeMap::new(), up_since: None }
     }
 
     /// Looks at all units once; gives the first that is not up yet.
     fn look(&mut self) -> Result<Option<UnitState>, HealthError> {
+        if let Some(reason) = self.given_up.and_then(|given_up| given_up()) {
+            return Err(HealthError::GivenUp { reason });
+        }
         if self.units.is_empty() {
             self.up_since.get_or_insert(self.started);
             return Ok(None);

@@ -162,6 +162,11 @@ impl ProfileLayout {
         self.directory.join("journal")
     }
 
+    /// The log of what was done.
+    pub fn audit_log(&self) -> PathBuf {
+        self.directory.join("audit.log")
+    }
+
     /// The lock that an activation holds from its first look to its end.
     pub fn lock(&self) -> PathBuf {
         self.directory.join("lock")

@@ -4,11 +4,14 @@
 //! the binary `sarsen-activator`). This crate knows nothing of recipes; it meets the builder in `sarsen_store::manifest`.
 
 pub mod activate;
+pub mod audit;
 pub mod binary;
 pub mod clock;
+pub mod course;
 pub mod deployment;
 pub mod diff;
 mod drift;
+pub mod drive;
 pub mod error;
 pub mod generation;
 pub mod goback;

@@ -49,8 +49,9 @@ pub trait Machine {
     /// Runs the hooks of one phase; returns one line for each that did something, or why one failed.
     fn run_hooks(&self, manifest: &Manifest, phase: Phase, generation: u64) -> Result<Vec<String>, String>;
 
-    /// Waits until the services, which have just been started, are healthy; or says why they are not.
-    fn wait_healthy(&self, manifest: &Manifest) -> Result<(), String>;
+    /// Waits until the services, which have just been started, are healthy; or says why they are not. Ends at once with
+    /// what `given_up` says, which is asked all the while.
+    fn wait_healthy(&self, manifest: &Manifest, given_up: &dyn Fn() -> Option<String>) -> Result<(), String>;
 
     /// Lets the link that boot and dead-man units call lead to the program that runs now.
     fn adopt_program(&self) -> Result<(), ActivateError>;
@@ -126,9 +127,10 @@ impl Machine for Host {
         Ok(updated.map(|run| format!("hook {}/{} ran", run.component, run.name)).collect())
     }
 
-    fn wait_healthy(&self, manifest: &Manifest) -> Result<(), String> {
+    fn wait_healthy(&self, manifest: &Manifest, given_up: &dyn Fn() -> Option<String>) -> Result<(), String> {
         let units: Vec<_> = manifest.services.iter().map(|service| service.unit.clone()).collect();
-        health::wait_healthy(&manifest.health_checks, &units, self.services(), Instant::now()).map_err(|error| describe(&error))
+        let (services, begun) = (self.services(), Instant::now());
+        health::wait_healthy(&manifest.health_checks, &units, services, begun, given_up).map_err(|error| describe(&error))
     }
 
     fn adopt_program(&self) -> Result<(), ActivateError> {

@@ -69,7 +69,7 @@ fn run(arguments: &Arguments, layout: &Layout) -> Result<ExitCode, String> {
         Command::Supervise { profile, part } => {
             supervisor::supervise(layout.root(), profile.as_str(), *part).map(|()| ExitCode::SUCCESS).map_err(|error| describe(&error))
         }
-        Command::Rollback { profile, to } => rollback(&layout.profile(profile), *to),
+        Command::Rollback { profile, to, reason } => rollback(&layout.profile(profile), *to, reason.clone()),
         Command::Collect { profile, retention } => collect(layout, profile.as_ref(), *retention),
         Command::Install { digest } => install(layout, *digest),
     }
@@ -194,14 +194,14 @@ fn list_profiles(layout: &Layout) -> Result<Vec<ProfileName>, String> {
 }
 
 /// Rolls back by hand: the same trial without a confirmation, since who asks stands at the machine.
-fn rollback(profile: &ProfileLayout, to: Option<u64>) -> Result<ExitCode, String> {
+fn rollback(profile: &ProfileLayout, to: Option<u64>, reason: Option<String>) -> Result<ExitCode, String> {
     let identity: Option<Identity> = profile.read_identity().map_err(|error| describe(&error))?;
     if identity.is_none() {
         return Err(format!("profile `{}` has never been deployed below `{}`", profile.name(), profile.layout().root().display()));
     }
     let nonce = fsutil::random_name().map_err(|error| describe(&error))?;
     let who = format!("{}@{}", Account::own().name, rustix::system::uname().nodename().to_string_lossy());
-    let task = Task::Rollback { to, trial: Trial { nonce, confirm_timeout_ms: CONFIRM_TIMEOUT_MS, who, revision: None } };
+    let task = Task::Rollback { to, trial: Trial { nonce, confirm_timeout_ms: CONFIRM_TIMEOUT_MS, who, revision: None, message: reason } };
     let host = Host::detect(profile);
     let outcome = Engine { profile, machine: &host, report: &say_event }.carry_out(&task, None, Confirmation::NotNeeded);
     let code = exit_code(&outcome);

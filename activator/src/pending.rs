@@ -2,18 +2,17 @@
 //!
 //! A trial ends by one decision, and the decision is one replacement of this file: its phase becomes `committed` or
 //! `given-up`. Whoever decides holds `commit.lock` for that moment, so a confirmation that arrives at the deadline is
-//! either in time or late, never both. What follows from a decision may be done by anybody and any number of times.
+//! either in time or late, never both. Which decision a wish leads to says [`crate::course::decide`]; what follows from it
+//! is done by who holds the profile's lock, any number of times.
 //! The normative text is `LAYOUT.md`, section "Trials".
 
-use std::path::Path;
-
-use sarsen_store::fsutil;
 use serde::{Deserialize, Serialize};
 
+use crate::audit::Action;
 use crate::clock::Moment;
+use crate::course::{Wish, decide};
 use crate::error::ActivateError;
-use crate::generation::TrialResult;
-use crate::layout::{self, ProfileLayout};
+use crate::layout::ProfileLayout;
 use crate::lock::Lock;
 use crate::statefile;
 
@@ -30,6 +29,15 @@ pub struct Pending {
     pub boot_id: String,
     /// Who deploys.
     pub who: String,
+    /// Why, in the deployer's words.
+    #[serde(default)]
+    pub message: Option<String>,
+    /// The project's source revision.
+    #[serde(default)]
+    pub revision: Option<String>,
+    /// What it is for.
+    #[serde(default)]
+    pub action: Action,
     /// How far it is.
     pub phase: Phase,
 }
@@ -84,74 +92,41 @@ impl ProfileLayout {
     pub(crate) fn begin_waiting(&self, nonce: &str, deadline_boottime_ms: u64) -> Result<Option<Pending>, ActivateError> {
         let _decision = Lock::wait(&self.commit_lock())?;
         let Some(mut pending) = self.read_pending()?.filter(|pending| pending.nonce == nonce) else { return Ok(None) };
-        if matches!(pending.phase, Phase::Activating { .. }) {
-            pending.phase = Phase::OnTrial { deadline_boottime_ms };
-            self.write_pending(&pending)?;
-        }
+        let now = Moment::now();
+        self.change(&mut pending, &Wish::Wait { deadline_boottime_ms }, &now)?;
         Ok(Some(pending))
     }
 
-    /// Decides to keep the trial with this nonce, if it is healthy and in time, and carries the decision out.
+    /// Decides to keep the trial with this nonce, if it is healthy and in time.
     ///
-    /// A wish that comes too late is refused here, and nothing else: who waits for the deadline gives the trial up.
+    /// A wish that comes too late gives the trial up. What follows is done by who holds the profile's lock.
     pub fn confirm(&self, nonce: &str, now: &Moment) -> Result<Decision, ActivateError> {
-        let _decision = Lock::wait(&self.commit_lock())?;
-        let Some(mut pending) = self.read_pending()?.filter(|pending| pending.nonce == nonce) else { return Ok(Decision::NoTrial) };
-        match pending.phase {
-            Phase::Activating { .. } => Ok(Decision::NotHealthyYet),
-            Phase::OnTrial { deadline_boottime_ms } if now.boot_id == pending.boot_id && now.boottime_ms < deadline_boottime_ms => {
-                pending.phase = Phase::Committed;
-                self.write_pending(&pending)?;
-                self.finish_commit(&pending)?;
-                Ok(Decision::Committed(pending))
-            }
-            Phase::OnTrial { .. } => {
-                let reason = "the confirmation came too late".to_owned();
-                pending.phase = Phase::GivenUp { reason: reason.clone() };
-                self.write_pending(&pending)?;
-                Ok(Decision::GivenUp(pending, reason))
-            }
-            Phase::Committed => {
-                self.finish_commit(&pending)?;
-                Ok(Decision::Committed(pending))
-            }
-            Phase::GivenUp { ref reason } => {
-                let reason = reason.clone();
-                Ok(Decision::GivenUp(pending, reason))
-            }
-        }
+        self.decide(nonce, &Wish::Keep, now)
     }
 
     /// Decides to give the trial with this nonce up, unless it was decided already. Going back is the caller's business.
     pub fn give_up(&self, nonce: &str, reason: &str) -> Result<Decision, ActivateError> {
-        let _decision = Lock::wait(&self.commit_lock())?;
-        let Some(mut pending) = self.read_pending()?.filter(|pending| pending.nonce == nonce) else { return Ok(Decision::NoTrial) };
-        match pending.phase {
-            Phase::Activating { .. } | Phase::OnTrial { .. } => {
-                pending.phase = Phase::GivenUp { reason: reason.to_owned() };
-                self.write_pending(&pending)?;
-                Ok(Decision::GivenUp(pending, reason.to_owned()))
-            }
-            Phase::Committed => {
-                self.finish_commit(&pending)?;
-                Ok(Decision::Committed(pending))
-            }
-            Phase::GivenUp { ref reason } => {
-                let reason = reason.clone();
-                Ok(Decision::GivenUp(pending, reason))
-            }
-        }
+        self.decide(nonce, &Wish::GiveUp(reason.to_owned()), &Moment::now())
     }
 
-    /// Carries out that a trial is kept: `good`, the record, no trial any more. Each step may have been done before.
-    fn finish_commit(&self, pending: &Pending) -> Result<(), ActivateError> {
-        fsutil::replace_symlink(&self.good(), Path::new(&layout::generation_target(pending.generation)))?;
-        if let Some(mut record) = self.read_record(pending.generation)? {
-            record.nonce.clone_from(&pending.nonce);
-            record.result = TrialResult::Committed;
-            (record.reason, record.failure) = (None, None);
-            self.write_record(&record)?;
-        }
-        statefile::remove(&self.pending())
+    fn decide(&self, nonce: &str, wish: &Wish, now: &Moment) -> Result<Decision, ActivateError> {
+        let _decision = Lock::wait(&self.commit_lock())?;
+        let Some(mut pending) = self.read_pending()?.filter(|pending| pending.nonce == nonce) else { return Ok(Decision::NoTrial) };
+        self.change(&mut pending, wish, now)?;
+        Ok(match pending.phase {
+            Phase::Activating { .. } | Phase::OnTrial { .. } => Decision::NotHealthyYet,
+            Phase::Committed => Decision::Committed(pending),
+            Phase::GivenUp { ref reason } => {
+                let reason = reason.clone();
+                Decision::GivenUp(pending, reason)
+            }
+        })
+    }
+
+    /// Writes down what a wish leads to. The caller holds `commit.lock`.
+    fn change(&self, pending: &mut Pending, wish: &Wish, now: &Moment) -> Result<(), ActivateError> {
+        let Some(phase) = decide(pending, wish, now) else { return Ok(()) };
+        pending.phase = phase;
+        self.write_pending(pending)
     }
 }

@@ -110,8 +110,10 @@ pub struct Trial {
     pub confirm_timeout_ms: u64,
     /// Who deploys, as `user@machine`.
     pub who: String,
-    /// The source revision of the project, if it has one.
+    /// The source revision of the project, if it has one; with `-dirty` if it was changed since.
     pub revision: Option<String>,
+    /// Why, in the deployer's words.
+    pub message: Option<String>,
 }
 
 /// What the target answers.
@@ -131,6 +133,14 @@ pub enum Response {
     History {
         /// The generations.
         generations: Vec<GenerationInfo>,
+        /// Generations whose record cannot be read, among the same.
+        damaged: Vec<DamagedGeneration>,
+        /// What was done, newest first.
+        log: Vec<LogEntry>,
+        /// What is wrong with the log, if something is.
+        log_problem: Option<String>,
+        /// The digest of the log's last line.
+        log_head: String,
     },
     /// Answers `Compare`.
     Compared {
@@ -280,6 +290,8 @@ pub struct GenerationInfo {
     pub who: String,
     /// The project's source revision.
     pub revision: Option<String>,
+    /// Why, in the deployer's words.
+    pub message: Option<String>,
     /// `pending`, `committed`, `rolled-back` or `failed`.
     pub result: String,
     /// Why it was given up, if it was.
@@ -288,4 +300,42 @@ pub struct GenerationInfo {
     pub current: bool,
     /// Whether its bundle was given up, so that nobody can return to it.
     pub given_up: bool,
+}
+
+/// A generation whose record cannot be read.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct DamagedGeneration {
+    /// Its number.
+    pub number: u64,
+    /// What is wrong.
+    pub problem: String,
+}
+
+/// A line of the audit log.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct LogEntry {
+    /// The line's number.
+    pub number: u64,
+    /// When, in seconds since 1970.
+    pub time: u64,
+    /// `deploy`, `rollback`, `repair` or `take-over`.
+    pub action: String,
+    /// Who did it, as `user@machine`.
+    pub who: String,
+    /// Why, in their words.
+    pub message: Option<String>,
+    /// The project's source revision.
+    pub revision: Option<String>,
+    /// Whether the source differed from that revision.
+    pub dirty: bool,
+    /// The generation that was tried.
+    pub generation: Option<u64>,
+    /// The generation before.
+    pub previous: Option<u64>,
+    /// `committed`, `rolled-back`, `failed` or `recorded`.
+    pub result: String,
+    /// Why it was given up; whom a profile was taken from.
+    pub reason: Option<String>,
 }

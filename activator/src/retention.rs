@@ -171,6 +171,7 @@ mod tests {
             created: 1,
             who: "ann@desk".to_owned(),
             revision: None,
+            message: None,
             nonce: "0".repeat(64),
             result: TrialResult::Committed,
             reason: None,

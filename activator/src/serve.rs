@@ -297,7 +297,9 @@ mod tests {
         assert!(ended.is_ok());
         assert!(matches!(&answers[0], Response::Hello { version: 1, facts } if facts.current.is_none() && facts.identity.is_none()));
         assert!(answers[1..6].iter().all(|answer| matches!(answer, Response::Failed { .. })), "{answers:?}");
-        assert_eq!(answers[6..], [Response::History { generations: Vec::new() }]);
+        assert!(
+            matches!(&answers[6..], [Response::History { generations, damaged, log, log_problem: None, .. }] if generations.is_empty() && damaged.is_empty() && log.is_empty())
+        );
     }
 
     #[test]
@@ -309,7 +311,17 @@ mod tests {
         let (begun, nonce) = (profile.clone(), "0".repeat(32));
         let phase = Phase::Activating { deadline_boottime_ms: u64::MAX };
         let who = "ann@desk".to_owned();
-        let pending = Pending { generation: 1, previous: None, nonce: nonce.clone(), boot_id: crate::clock::boot_id(), who, phase };
+        let pending = Pending {
+            generation: 1,
+            previous: None,
+            nonce: nonce.clone(),
+            boot_id: crate::clock::boot_id(),
+            who,
+            message: None,
+            revision: None,
+            action: crate::audit::Action::Deploy,
+            phase,
+        };
         let trial = std::thread::spawn(move || {
             // Its hooks before the switch take their time.
             crate::clock::pause(std::time::Duration::from_millis(300));
@@ -324,6 +336,32 @@ mod tests {
         talk_in(directory.path(), &[(REQUEST, &hello(1, "shop")), (REQUEST, &abort)]).1.unwrap();
         assert_eq!(profile.read_pending().unwrap(), None, "it was given up, and settled");
         trial.join().unwrap();
+    }
+
+    #[test]
+    fn a_damaged_record_hides_no_other() {
+        let directory = tempfile::tempdir().unwrap();
+        let profile = Layout::new(directory.path()).profile(&"shop".parse().unwrap());
+        sarsen_store::fsutil::create_dir_all(&profile.generations(), 0o755).unwrap();
+        for number in 1..=3 {
+            let bundle = format!("../../../store/{}-bundle", "a".repeat(32));
+            sarsen_store::fsutil::replace_symlink(&profile.generation(number), bundle.as_ref()).unwrap();
+            let record = format!(
+                r#"{{"version":1,"number":{number},"bundle":"{}-bundle","previous":null,"created":1,"who":"a@b","revision":null,"nonce":"0","result":"committed","reason":null,"failure":null,"notes":[]}}"#,
+                "a".repeat(32)
+            );
+            sarsen_store::fsutil::replace_file(&profile.record(number), record.as_bytes(), 0o644).unwrap();
+        }
+        sarsen_store::fsutil::replace_file(&profile.record(2), b"{\"version\":1,", 0o644).unwrap();
+        sarsen_store::fsutil::replace_file(&profile.audit_log(), b"nonsense\n", 0o644).unwrap();
+        let (answers, ended) = talk_in(directory.path(), &[(REQUEST, &hello(1, "shop")), (REQUEST, r#"{"request":"history","limit":9}"#)]);
+        ended.unwrap();
+        let [_, Response::History { generations, damaged, log_problem: Some(problem), .. }] = answers.as_slice() else {
+            panic!("{answers:?}")
+        };
+        assert_eq!(generations.iter().map(|info| info.number).collect::<Vec<_>>(), [3, 1]);
+        assert!(damaged[0].number == 2 && damaged[0].problem.contains("2.json` is damaged"), "{damaged:?}");
+        assert!(problem.ends_with("line 1 is damaged"), "{problem}");
     }
 
     #[test]

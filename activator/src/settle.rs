@@ -4,17 +4,14 @@
 //! decided, the decision is carried out; if not, it is given up. Sessions do this before they do anything else, the
 //! dead-man timer does it when nobody comes, and the boot does it before services start.
 
-use sarsen_store::manifest::Phase as HookPhase;
-
 use crate::activate::Engine;
-use crate::clock::Moment;
-use crate::error::{ActivateError, describe, shorten};
+use crate::course::Course;
+use crate::drive::Drive;
+use crate::error::ActivateError;
 use crate::generation::TrialResult;
 use crate::goback::Verification;
 use crate::lock::{Attempt, Lock};
-use crate::pending::{Decision, Pending, Phase};
 use crate::protocol::Response;
-use crate::statefile::FAILURE_BYTES_MAX;
 
 impl Engine<'_> {
     /// Settles a trial that was left behind, if there is one and nobody else is at it.
@@ -48,75 +45,11 @@ impl Engine<'_> {
             self.tidy_record()?;
             return Ok(None);
         };
-        let outcome = self.end_trial(&pending, find_reason(&pending, &self.machine.moment()), verification);
-        self.event(&describe_settled(pending.generation, &outcome));
+        let course = Course::settle(&pending, &self.machine.moment());
+        let generation = pending.generation;
+        let outcome = Drive::settle(self, pending, verification).run(course);
+        self.event(&describe_settled(generation, &outcome));
         Ok(Some(outcome))
-    }
-
-    /// Gives a trial up for `reason`, unless it was decided already, and carries the decision out. The caller holds the profile's lock.
-    pub(crate) fn end_trial(&self, pending: &Pending, reason: &str, verification: Verification) -> Response {
-        let reason = &shorten(reason, FAILURE_BYTES_MAX);
-        match self.profile.give_up(&pending.nonce, reason) {
-            Ok(Decision::Committed(pending)) => {
-                self.finish_after_commit(&pending);
-                Response::Committed { generation: pending.generation }
-            }
-            Ok(Decision::GivenUp(pending, reason)) => self.go_back(&pending, &reason, verification),
-            // A session that knew of the trial confirmed it meanwhile.
-            Ok(Decision::NoTrial) if self.profile.read_good().is_ok_and(|good| good == Some(pending.generation)) => {
-                Response::Committed { generation: pending.generation }
-            }
-            Ok(Decision::NoTrial | Decision::NotHealthyYet) => {
-                Response::RollbackFailed { reason: reason.to_owned(), failure: "the trial is gone".to_owned() }
-            }
-            Err(error) => {
-                self.event(&format!("the decision could not be written down: {}", describe(&error)));
-                self.end_trial_unwritten(&pending.nonce, reason, verification)
-            }
-        }
-    }
-
-    /// Goes back although the decision cannot be written down, as on a full disk. Nobody else can decide meanwhile.
-    fn end_trial_unwritten(&self, nonce: &str, reason: &str, verification: Verification) -> Response {
-        let failed = |failure: String| Response::RollbackFailed { reason: reason.to_owned(), failure };
-        let _decision = match Lock::wait(&self.profile.commit_lock()) {
-            Ok(lock) => lock,
-            Err(error) => return failed(describe(&error)),
-        };
-        match self.profile.read_pending() {
-            Ok(Some(pending)) if pending.phase == Phase::Committed => {
-                failed("it had been confirmed, which could not be carried out".to_owned())
-            }
-            Ok(Some(pending)) if pending.nonce == nonce => self.go_back(&pending, reason, verification),
-            Ok(_) => failed("the trial is gone".to_owned()),
-            Err(error) => failed(describe(&error)),
-        }
-    }
-
-    /// What follows a commit and may fail without undoing it: hooks after the confirmation, and the dead man's end.
-    pub(crate) fn finish_after_commit(&self, pending: &Pending) {
-        let mut notes = Vec::new();
-        if let Err(error) = self.machine.services().disarm_dead_man() {
-            notes.push(format!("the dead-man timer could not be taken back: {}", describe(&error)));
-        }
-        let hooks = match self.profile.load_generation(pending.generation) {
-            Ok(loaded) => self.machine.run_hooks(&loaded.manifest, HookPhase::PostConfirm, pending.generation),
-            Err(error) => Err(describe(&error)),
-        };
-        match hooks {
-            Ok(lines) => notes.extend(lines),
-            Err(failure) => notes.push(format!("after the confirmation: {}", shorten(&failure, FAILURE_BYTES_MAX))),
-        }
-        if notes.is_empty() {
-            return;
-        }
-        self.events(&notes);
-        if let Ok(Some(mut record)) = self.profile.read_record(pending.generation) {
-            record.notes = notes;
-            if let Err(error) = self.profile.write_record(&record) {
-                self.event(&format!("the notes of generation {} could not be recorded: {}", pending.generation, describe(&error)));
-            }
-        }
     }
 
     /// A generation that was recorded, but whose trial never began, is marked as such. Only the newest can be one.
@@ -130,20 +63,6 @@ impl Engine<'_> {
             }
             _ => Ok(()),
         }
-    }
-}
-
-fn find_reason(pending: &Pending, now: &Moment) -> &'static str {
-    let late = match pending.phase {
-        Phase::OnTrial { deadline_boottime_ms } => now.boottime_ms >= deadline_boottime_ms,
-        Phase::Activating { .. } | Phase::Committed | Phase::GivenUp { .. } => false,
-    };
-    if now.boot_id != pending.boot_id {
-        "reboot before confirmation"
-    } else if late {
-        "not confirmed in time"
-    } else {
-        "the activation was interrupted"
     }
 }
 

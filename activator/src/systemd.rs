@@ -118,13 +118,17 @@ impl Systemd {
         self.call(&self.programs.systemctl, &all, deadline, action)
     }
 
+    /// Whether this boot waits for what settles.
+    fn is_settling(&self) -> Result<bool, ServiceError> {
+        Ok(self.properties(&[SETTLE_UNIT.to_owned()])?.first().is_some_and(properties::Properties::is_starting))
+    }
+
     /// Starts or reloads units and waits, except at boot, where they wait for this very process.
     fn bring_up(&self, verb: &str, units: &[String], deadline: Duration, action: &str) -> Result<(), ServiceError> {
         if units.is_empty() {
             return Ok(());
         }
-        let settling = self.properties(&[SETTLE_UNIT.to_owned()])?.first().is_some_and(properties::Properties::is_starting);
-        let arguments: &[&str] = if settling { &["--no-block", verb] } else { &[verb] };
+        let arguments: &[&str] = if self.is_settling()? { &["--no-block", verb] } else { &[verb] };
         let result = self.systemctl(arguments, units, deadline, action);
         match result {
             Ok(_) => Ok(()),
@@ -238,6 +242,8 @@ impl ServiceManager for Systemd {
         self.disarm_dead_man()?;
         let root = self.root.display().to_string();
         let arguments = [
+            // At boot a timer starts when the system is initialised, for which nothing may wait that settles.
+            if self.is_settling()? { "--no-block" } else { "--no-ask-password" },
             "--quiet",
             "--collect",
             &format!("--unit={}", self.dead_man_unit()),

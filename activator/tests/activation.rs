@@ -79,8 +79,15 @@ impl Lab {
 
     fn deploy(&self, command: &[&str]) -> Outcome {
         let (bundle, manifest) = self.bundle(command);
-        let options =
-            Options { jobs: 1, confirm_timeout: LONG, who: "ada@desk".to_owned(), revision: None, retention: None, events: &|_, _| () };
+        let options = Options {
+            jobs: 1,
+            confirm_timeout: LONG,
+            who: "ada@desk".to_owned(),
+            revision: None,
+            message: None,
+            retention: None,
+            events: &|_, _| (),
+        };
         let hosts = [HostDeployment { host: self.host(), bundle, manifest }];
         deployment::deploy(&hosts, &self.store(), &options).remove(0).outcome
     }
@@ -160,7 +167,7 @@ fn a_trial_whose_process_is_killed_is_settled_by_the_next_session() {
     let mut session = lab.target().connect(Freshness::Shared).unwrap();
     session.hello(&identity()).unwrap();
     session.stage(&lab.store(), &bundle, &TransferOptions::default(), LONG).unwrap();
-    let trial = Trial { nonce: nonce.clone(), confirm_timeout_ms: 60_000, who: "ada@desk".to_owned(), revision: None };
+    let trial = Trial { nonce: nonce.clone(), confirm_timeout_ms: 60_000, who: "ada@desk".to_owned(), revision: None, message: None };
     let response = session.request(&Request::Activate(Activation { bundle, trial }), LONG, &mut |_| ()).unwrap();
     assert_eq!(response, Response::OnTrial { generation: 2, previous: Some(1) });
     assert_eq!(lab.status(), "Some(2) Some(2) active");
@@ -191,7 +198,8 @@ fn a_trial_may_be_killed_at_any_moment() {
     session.stage(&lab.store(), &bundle, &TransferOptions::default(), LONG).unwrap();
     let mut switched = 0;
     for step in 0..30u64 {
-        let trial = Trial { nonce: format!("{step:032x}"), confirm_timeout_ms: 60_000, who: "ada@desk".to_owned(), revision: None };
+        let trial =
+            Trial { nonce: format!("{step:032x}"), confirm_timeout_ms: 60_000, who: "ada@desk".to_owned(), revision: None, message: None };
         let mut activate = Command::new(PROGRAM);
         activate.args(["activate", "--profile", "shop", "--root"]).arg(lab.root.path()).stdin(Stdio::piped()).stdout(Stdio::null());
         let mut process = activate.spawn().unwrap();

@@ -10,8 +10,9 @@ use tempfile::TempDir;
 
 use super::*;
 use crate::clock::Moment;
+use crate::generation::TrialResult;
 use crate::layout::Layout;
-use crate::pending::Decision;
+use crate::pending::{Decision, Phase};
 use crate::services::{ServiceError, ServiceManager, UnitState};
 
 /// What was asked, in order, and which request fails.
@@ -124,7 +125,7 @@ impl Machine for Rig {
         }
         Ok(Vec::new())
     }
-    fn wait_healthy(&self, _: &Manifest) -> Result<(), String> {
+    fn wait_healthy(&self, _: &Manifest, _: &dyn Fn() -> Option<String>) -> Result<(), String> {
         self.unhealthy.borrow().clone().map_or(Ok(()), Err)
     }
     fn adopt_program(&self) -> Result<(), ActivateError> {
@@ -253,7 +254,7 @@ fn identity(environment: &str) -> Identity {
 }
 
 fn trial() -> Trial {
-    Trial { nonce: fsutil::random_name().unwrap(), confirm_timeout_ms: 30_000, who: "ada@desk".to_owned(), revision: None }
+    Trial { nonce: fsutil::random_name().unwrap(), confirm_timeout_ms: 30_000, who: "ada@desk".to_owned(), revision: None, message: None }
 }
 
 fn committed(generation: u64) -> Response {
@@ -601,12 +602,56 @@ fn a_commit_that_was_killed_is_finished_and_not_undone() {
 }
 
 #[test]
+fn hooks_after_a_confirmation_are_run_by_whoever_settles() {
+    let rig = interrupted(6);
+    rig.confirm_all();
+    let bundle = rig.profile.layout().object(&rig.profile.read_bundle(2).unwrap());
+    let mut manifest = rig.manifest("two", &["b", "c"]);
+    manifest.hooks[0].phase = HookPhase::PostConfirm;
+    fsutil::replace_file(&bundle.join("manifest.json"), manifest.to_json().as_bytes(), 0o444).unwrap();
+    // At boot the machine is not up yet: they are left to the dead man.
+    rig.boot_id.replace("second".to_owned());
+    assert_eq!(rig.with_engine(|engine| engine.settle_if_free(Verification::LeftToBoot)).unwrap(), Some(committed(2)));
+    assert_eq!((rig.asked(), rig.profile.read_good().unwrap()), (vec!["arm".to_owned(), "arm".to_owned()], Some(2)));
+    assert_eq!(rig.with_engine(|engine| engine.settle_if_free(Verification::Now)).unwrap(), Some(committed(2)));
+    assert_eq!(rig.asked(), ["arm", "hook pre for 2", "disarm"]);
+    rig.check(Some(2), Some(2), Some("/two"));
+}
+
+#[test]
+fn what_was_done_stands_in_the_log() {
+    let rig = Rig::new();
+    rig.deploy(&rig.bundle("one", &["a"], "/1"));
+    *rig.unhealthy.borrow_mut() = Some("no".to_owned());
+    rig.deploy(&rig.bundle("two", &["a"], "/2"));
+    *rig.unhealthy.borrow_mut() = None;
+    rig.deploy(&rig.bundle("three", &["a"], "/3"));
+    rig.roll_back(None);
+    let log = rig.profile.read_log().unwrap();
+    let line = |entry: &crate::audit::Entry| {
+        let reason = entry.reason.clone().unwrap_or_default();
+        format!("{} {:?} -> {:?} {} {reason}", entry.action.as_str(), entry.previous, entry.generation, entry.result)
+    };
+    let expected = [
+        "deploy None -> Some(1) committed ",
+        "deploy Some(1) -> Some(2) rolled-back no",
+        "deploy Some(1) -> Some(3) committed ",
+        "rollback Some(3) -> Some(1) committed ",
+    ];
+    assert_eq!(log.entries.iter().map(line).collect::<Vec<_>>(), expected);
+    assert_eq!(log.problem, None);
+}
+
+#[test]
 fn the_dead_man_goes_when_nothing_is_left_to_look_after_and_not_before() {
     let rig = interrupted(6);
     let dismiss = |rig: &Rig| Engine { profile: &rig.profile, machine: rig, report: &|_| () }.dismiss_dead_man().unwrap();
     dismiss(&rig);
     assert_eq!(rig.asked(), [""; 0], "a trial is pending");
     rig.confirm_all();
+    // Whoever confirmed was killed before the trial came to its end.
+    rig.with_engine(|engine| engine.settle_if_free(Verification::Now)).unwrap();
+    rig.asked();
     let lock = crate::lock::Lock::attempt(&rig.profile.lock()).unwrap();
     dismiss(&rig);
     assert_eq!(rig.asked(), [""; 0], "somebody is at it");

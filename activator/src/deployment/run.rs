@@ -226,6 +226,7 @@ fn activate(work: &Work<'_>, mut session: Session, confirm_timeout: Duration, op
         confirm_timeout_ms: u64::try_from(confirm_timeout.as_millis()).unwrap_or(u64::MAX),
         who: options.who.clone(),
         revision: options.revision.clone(),
+        message: options.message.clone(),
     };
     let request = match &work.change {
         Change::Deploy { deployment, .. } => Request::Activate(Activation { bundle: deployment.bundle.clone(), trial }),

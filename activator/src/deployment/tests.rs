@@ -152,6 +152,7 @@ impl State {
             created: 0,
             who: String::new(),
             revision: None,
+            message: None,
             result: String::new(),
             reason: None,
             current: true,
@@ -193,6 +194,7 @@ fn run_with(manners: &[Manner]) -> (Vec<Outcome>, Vec<Vec<String>>) {
         confirm_timeout: Duration::from_secs(1),
         who: String::from("ann@desk"),
         revision: None,
+        message: None,
         retention: None,
         events: &|_, _| {},
     };
@@ -333,6 +335,7 @@ fn a_delta_is_made_once_for_all_hosts() {
         confirm_timeout: Duration::from_secs(1),
         who: String::from("ann@desk"),
         revision: None,
+        message: None,
         retention: None,
         events: &|_, _| {},
     };

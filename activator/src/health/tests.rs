@@ -41,7 +41,7 @@ fn state(active: bool, failed: bool, restarts: u32) -> Vec<UnitState> {
 }
 
 fn wait(checks: &[HealthCheck], answers: Vec<Vec<UnitState>>) -> Result<(), HealthError> {
-    wait_healthy(checks, &["app.service".to_owned()], &FakeManager::with_answers(answers), Instant::now())
+    wait_healthy(checks, &["app.service".to_owned()], &FakeManager::with_answers(answers), Instant::now(), &|| None)
 }
 
 const UP: &str = "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok";
@@ -110,6 +110,17 @@ fn a_restart_during_the_settle_time_is_a_failure_even_if_the_unit_is_up_again() 
 #[test]
 fn without_units_and_checks_there_is_nothing_to_wait_for() {
     let begun = Instant::now();
-    wait_healthy(&[], &[], &FakeManager::default(), begun.checked_sub(SETTLE).unwrap()).unwrap();
+    wait_healthy(&[], &[], &FakeManager::default(), begun.checked_sub(SETTLE).unwrap(), &|| None).unwrap();
     assert!(begun.elapsed() < Duration::from_millis(900));
+}
+
+#[test]
+fn a_trial_that_is_given_up_is_not_waited_for() {
+    let begun = Instant::now();
+    let checks = [check(Probe::Tcp { host: "127.0.0.1".to_owned(), port: 1 }, 60_000, 1)];
+    let manager = FakeManager::with_answers(vec![state(true, false, 0)]);
+    let given_up = || (begun.elapsed() > Duration::from_millis(150)).then(|| "the operator gave it up".to_owned());
+    let error = wait_healthy(&checks, &["app.service".to_owned()], &manager, begun, &given_up).unwrap_err();
+    assert_eq!(error.to_string(), "the operator gave it up");
+    assert!(begun.elapsed() < Duration::from_secs(10), "{:?}", begun.elapsed());
 }

@@ -12,14 +12,19 @@ use crate::activate::{Engine, describe_identity};
 use crate::diff::Loaded;
 use crate::error::{ActivateError, describe, shorten};
 use crate::pending::Phase;
-use crate::protocol::{Facts, GenerationInfo, Response, Status, UnitStatus};
-use crate::{clock, lock, retention, statefile};
+use crate::protocol::{DamagedGeneration, Facts, GenerationInfo, LogEntry, Response, Status, UnitStatus};
+use crate::{audit, clock, lock, retention, statefile};
 
 /// The most generations that one answer lists: with the bounds of records they fit into a frame.
 const HISTORY_MAX: usize = 200;
 
 /// The longest reason in a list of generations, in bytes; the record holds all of it.
 const REASON_BYTES_MAX: usize = 2000;
+
+fn tell_entry(entry: audit::Entry) -> LogEntry {
+    let audit::Entry { number, time, action, who, message, revision, dirty, generation, previous, result, reason, .. } = entry;
+    LogEntry { number, time, action: action.as_str().to_owned(), who, message, revision, dirty, generation, previous, result, reason }
+}
 
 impl Session {
     pub(super) fn find_facts(&self) -> Result<Facts, ActivateError> {
@@ -65,14 +70,23 @@ impl Session {
         let current = self.profile.read_current()?;
         let pending = self.profile.read_pending()?.map(|pending| pending.generation);
         let limit = usize::try_from(limit).unwrap_or(HISTORY_MAX).min(HISTORY_MAX);
-        let mut generations = Vec::new();
+        let (mut generations, mut damaged) = (Vec::new(), Vec::new());
         for number in self.profile.list_generations()?.into_iter().rev() {
-            if generations.len() == limit {
+            if generations.len() + damaged.len() == limit {
                 break;
             }
-            generations.extend(self.describe(number, current, pending)?);
+            match self.describe(number, current, pending) {
+                Ok(info) => generations.extend(info),
+                // One that cannot be read hides none of the others.
+                Err(error @ (ActivateError::Damaged { .. } | ActivateError::Version { .. } | ActivateError::File(_))) => {
+                    damaged.push(DamagedGeneration { number, problem: shorten(&describe(&error), REASON_BYTES_MAX) });
+                }
+                Err(error) => return Err(error),
+            }
         }
-        Ok(Response::History { generations })
+        let audit::Log { entries, head, problem } = self.profile.read_log()?;
+        let log = entries.into_iter().rev().take(limit).map(tell_entry).collect();
+        Ok(Response::History { generations, damaged, log, log_problem: problem, log_head: head.to_string() })
     }
 
     fn describe(&self, number: u64, current: Option<u64>, pending: Option<u64>) -> Result<Option<GenerationInfo>, ActivateError> {

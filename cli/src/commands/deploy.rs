@@ -34,10 +34,13 @@ pub(crate) struct Consent {
     /// How long a healthy host waits for its confirmation before it goes back
     #[arg(long, value_name = "SECONDS", default_value_t = 60, value_parser = clap::value_parser!(u32).range(1..=86_400))]
     pub(crate) confirm_timeout: u32,
+    /// Why, for the log of every host
+    #[arg(long, value_name = "TEXT")]
+    pub(crate) reason: Option<String>,
 }
 
 pub(crate) fn run(arguments: &Arguments, context: &Context) -> Result<Exit, CommandError> {
-    let Consent { yes, confirm_timeout } = arguments.consent;
+    let Consent { yes, confirm_timeout, ref reason } = arguments.consent;
     context.require_consent(yes, "deployment")?;
     let project = Project::open(context)?;
     let model = project.model(context, &arguments.environment.environment)?;
@@ -59,6 +62,7 @@ pub(crate) fn run(arguments: &Arguments, context: &Context) -> Result<Exit, Comm
         confirm_timeout: Duration::from_secs(confirm_timeout.into()),
         who: context.who.clone(),
         revision: revision(&project.directory),
+        message: reason.clone(),
         retention,
         events: &|host, message| context.say(&format!("{host}: {message}")),
     };

@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use clap::Args;
-use sarsen_activator::deployment::{Host, Options, history, rollback, status};
-use sarsen_activator::protocol::{GenerationInfo, Status};
+use sarsen_activator::deployment::{History, Host, Options, history, rollback, status};
+use sarsen_activator::protocol::Status;
 
 use super::deploy::Consent;
 use super::outcome;
@@ -31,7 +31,7 @@ pub(crate) struct Arguments {
 }
 
 pub(crate) fn run(arguments: &Arguments, context: &Context) -> Result<Exit, CommandError> {
-    let Consent { yes, confirm_timeout } = arguments.consent;
+    let Consent { yes, confirm_timeout, ref reason } = arguments.consent;
     context.require_consent(yes, "rollback")?;
     let fleet = Project::open(context)?.fleet(context, &arguments.environment.environment)?;
     let hosts = hosts(context, &fleet)?;
@@ -47,6 +47,7 @@ pub(crate) fn run(arguments: &Arguments, context: &Context) -> Result<Exit, Comm
         who: context.who.clone(),
         // What returns is an earlier source, whose revision stands in its own record.
         revision: None,
+        message: reason.clone(),
         // A way back gives nothing up.
         retention: None,
         events: &|host, message| context.say(&format!("{host}: {message}")),
@@ -70,12 +71,14 @@ fn outlook(hosts: &[Host], to: Option<u64>, environment: &str, jobs: usize) -> R
     Ok(lines)
 }
 
-fn goal(status: &Status, generations: &[GenerationInfo], to: Option<u64>) -> Result<String, String> {
+fn goal(status: &Status, history: &History, to: Option<u64>) -> Result<String, String> {
     let Some(current) = &status.current else { return Err(String::from("it has no generation")) };
     let goal = match to {
         Some(to) if to == current.number => return Ok(format!("nothing to do, it runs generation {to} already")),
-        Some(to) if generations.iter().any(|generation| generation.number == to && !generation.given_up) => to,
-        Some(to) if generations.iter().any(|generation| generation.number == to) => {
+        // What is recorded of it is damaged, which says nothing about its bundle: the host looks.
+        Some(to) if history.damaged.iter().any(|generation| generation.number == to) => to,
+        Some(to) if history.generations.iter().any(|generation| generation.number == to && !generation.given_up) => to,
+        Some(to) if history.generations.iter().any(|generation| generation.number == to) => {
             return Err(format!("generation {to} was given up by the project's retention"));
         }
         Some(to) => return Err(format!("there is no generation {to}")),
