@@ -251,6 +251,13 @@ impl Context {
         self.collected.borrow_mut().outcome.required.push(requirement);
     }
 
+    /// Notes that something strictly required is not there, so that what goes wrong from now on may be a consequence.
+    pub(super) fn note_unmet(&self) {
+        let outcome = &mut self.collected.borrow_mut().outcome;
+        let reported = outcome.diagnostics.len();
+        outcome.sure.get_or_insert(reported);
+    }
+
     pub(super) fn templates(&self, directory: &str) -> Arc<Templates> {
         let mut templates = self.scene.templates.lock().unwrap_or_else(PoisonError::into_inner);
         templates.entry(directory.to_owned()).or_insert_with(|| Arc::new(Templates::new(&self.scene.snapshot, directory))).clone()

@@ -317,5 +317,8 @@ fn require_values<'v>(key: &str, question: &Question<'v>, eval: &Evaluator<'v, '
     let host = host.map(|host| named_host(host, context, eval.heap())).transpose()?;
     context.require(Requirement { at: Context::caller(eval), key: key.to_owned(), host: host.clone(), strict, order, values: true });
     let found = context.resources.find(key, host.as_deref());
+    if strict && context.resources.find(key, host.as_deref()).next().is_none() {
+        context.note_unmet();
+    }
     Ok(found.map(|provision| (to_value(&provision.value, eval.heap()), format!("{} on {}", provision.component, provision.host))).unzip())
 }

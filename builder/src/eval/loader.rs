@@ -13,7 +13,7 @@ use starlark::syntax::{AstModule, Dialect, DialectTypes};
 use starlark::values::{FreezeError, FrozenHeapName, OwnedFrozenValue, ValueLike};
 
 use super::component::{FrozenComponentType, Info};
-use super::{failure, messages, nesting, running};
+use super::{failure, messages, nesting, running, static_errors};
 use crate::diagnostic::{Diagnostic, Location};
 use crate::environment::is_component_name;
 use crate::snapshot::Snapshot;
@@ -112,7 +112,7 @@ impl Loader<'_> {
 
     fn evaluate(&mut self, file: &str, chain: &mut Vec<String>) -> Option<FrozenModule> {
         let text = self.source(file)?;
-        let ast = match AstModule::parse(file, text, &dialect()) {
+        let ast = match AstModule::parse(file, text.clone(), &dialect()) {
             Ok(ast) => ast,
             Err(error) => {
                 self.diagnostics.push(failure::to_diagnostic(&error));
@@ -133,11 +133,17 @@ impl Loader<'_> {
                 }
             };
             match loaded {
-                Some(module) => drop(loads.0.insert(load.module_id.to_owned(), module)),
+                Some(module) => {
+                    let missing = static_errors::missing_symbols(&load, &module, file, &text);
+                    complete &= missing.is_empty();
+                    self.diagnostics.extend(missing);
+                    loads.0.insert(load.module_id.to_owned(), module);
+                }
                 None => complete = false,
             }
         }
         if !complete {
+            self.diagnostics.extend(static_errors::find(file, &text, &self.globals));
             return None;
         }
         let globals = &self.globals;
@@ -150,7 +156,7 @@ impl Loader<'_> {
             Ok(Err(diagnostic)) => *diagnostic,
             Err(panic) => super::gave_up(&*panic, &Location { file: file.to_owned(), line: 1, column: 1 }),
         };
-        self.diagnostics.push(error);
+        self.diagnostics.extend(static_errors::with_others(error, file, &text, &self.globals));
         None
     }
 

@@ -21,6 +21,7 @@ mod nesting;
 mod parameters;
 pub(crate) mod reference;
 pub(crate) mod running;
+mod static_errors;
 mod steps;
 mod values;
 
@@ -100,6 +101,9 @@ pub(crate) struct Outcome {
     pub(crate) messages: Vec<String>,
     pub(crate) provided: Vec<(String, Data, Location)>,
     pub(crate) required: Vec<Requirement>,
+    /// How many of the diagnostics were there before something strictly required was not found, if anything was not: what follows may be a
+    /// consequence.
+    pub(crate) sure: Option<usize>,
     /// What is wrong; evaluation goes on after some mistakes and ends at others.
     pub(crate) diagnostics: Vec<Diagnostic>,
     /// Whether it ended before the end of `configure`.

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::rounds::{Instance, ROUNDS_MAX};
 use crate::diagnostic::{Diagnostic, LISTED_MAX, Location, Severity, WHILE_CONFIGURING, nearest_name};
-use crate::eval::{Requirement, Resources, Scene};
+use crate::eval::{Outcome, Requirement, Resources, Scene};
 use crate::model::StepKind;
 
 /// All diagnostics of the instances.
@@ -32,10 +32,10 @@ pub(super) fn diagnose(
                 found.add(nothing_provides(requirement, resources, suspect), instance);
             }
         }
-        if satisfied {
-            for diagnostic in &instance.outcome.diagnostics {
-                found.add(diagnostic.clone(), instance);
-            }
+        let Outcome { diagnostics, sure, .. } = &instance.outcome;
+        let shown = if satisfied { diagnostics.len() } else { sure.unwrap_or(0) };
+        for diagnostic in diagnostics.iter().take(shown) {
+            found.add(diagnostic.clone(), instance);
         }
     }
     shared_names(instances, &mut found);
