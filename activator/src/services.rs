@@ -123,14 +123,6 @@ pub enum ServiceError {
         /// The path.
         path: String,
     },
-    /// The unit that settles at boot belongs to another installation.
-    #[error(
-        "`{path}` settles another installation at boot, and there is one for each systemd: use the root that it names, or remove that installation"
-    )]
-    OtherInstallation {
-        /// The path.
-        path: String,
-    },
     /// A program of the manager could not be run to its end.
     #[error("{manager} could not {action}")]
     Program {

@@ -5,14 +5,16 @@
 //! `<profile>/current`, so that the switch of that one link changes all units at once; see `links`.
 //! Source: systemctl(1), systemd-run(1), org.freedesktop.systemd1(5).
 //!
-//! Boot: `sarsen-settle.service` gives up trials that a reboot interrupted, before the managed units start. While it runs,
+//! Boot: a unit for each installation gives up trials that a reboot interrupted, before the managed units start. While it runs,
 //! units are only queued for their start: they wait for it, so waiting for them would wait for ever.
 //! Limit: systemd reads units before it mounts other file systems, so the root of the installation must be on the root
 //! file system for services to start at boot.
 
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use sarsen_store::Digest;
 use sarsen_store::manifest::Service;
 
 use crate::process::accounts::Account;
@@ -34,8 +36,11 @@ const UNITS_ASKED_MAX: usize = 100;
 /// How many lines of a unit's journal a failure report shows.
 const LOG_LINES: usize = 20;
 
-/// The unit that gives up interrupted trials at boot; managed units name it in `After=`.
+/// The unit after which all installations are settled at boot; managed units name it in `After=`. It does nothing by itself.
 pub const SETTLE_UNIT: &str = "sarsen-settle.service";
+
+/// How many characters of a root's digest tell installations apart in names of units.
+const INSTALLATION_CHARACTERS: usize = 12;
 
 /// Whose services.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -120,7 +125,7 @@ impl Systemd {
 
     /// Whether this boot waits for what settles.
     fn is_settling(&self) -> Result<bool, ServiceError> {
-        Ok(self.properties(&[SETTLE_UNIT.to_owned()])?.first().is_some_and(properties::Properties::is_starting))
+        Ok(self.properties(&[self.settle_unit()])?.first().is_some_and(properties::Properties::is_starting))
     }
 
     /// Starts or reloads units and waits, except at boot, where they wait for this very process.
@@ -159,8 +164,18 @@ impl Systemd {
         Ok(all)
     }
 
+    /// What tells this installation's units from those of others under the same systemd.
+    fn installation(&self) -> String {
+        Digest::of(self.root.as_os_str().as_bytes()).to_string().chars().take(INSTALLATION_CHARACTERS).collect()
+    }
+
+    /// The unit that settles this installation at boot.
+    fn settle_unit(&self) -> String {
+        format!("sarsen-settle-{}.service", self.installation())
+    }
+
     fn dead_man_unit(&self) -> String {
-        format!("sarsen-deadman-{}", self.profile)
+        format!("sarsen-deadman-{}-{}", self.profile, self.installation())
     }
 
     fn activator(&self) -> String {
@@ -188,7 +203,7 @@ impl ServiceManager for Systemd {
         let units: Vec<String> = services.iter().map(|service| service.unit.clone()).collect();
         let place = links::Place { directory: &self.directory, target: self.boot_target(), current };
         place.install(&units)?;
-        place.install_settle_unit(&self.root)?;
+        place.install_settle_unit(&self.root, &self.settle_unit())?;
         // Always: what lies behind `current` has changed even if no link did.
         self.systemctl(&["daemon-reload"], &[], DEFINITIONS, "read its definitions again")?;
         let gone: Vec<String> = former.iter().map(|service| service.unit.clone()).filter(|unit| !units.contains(unit)).collect();

@@ -267,6 +267,10 @@ impl World {
             Effect::RunHooksAfter if process.at_boot => return Event::Postponed,
             Effect::RunHooksAfter => self.write(|disk| _ = disk.hooks_after.insert(trial.nonce)),
             Effect::PlanBack => return self.plan_back(process),
+            // A way back that is shut for now must be gone later.
+            Effect::Undo(number) if process.undo[number] == Move::Switch && self.turn < TURNS && self.random.one_in(8) => {
+                return Event::Failed("it cannot be switched now".to_owned());
+            }
             Effect::Undo(number) => self.undo(&process.undo[number].clone(), &trial),
             Effect::CheckWay if self.written.current == previous => {}
             Effect::CheckWay => return Event::Failed("the way is shut".to_owned()),
@@ -514,7 +518,9 @@ impl World {
         assert_eq!(kept.iter().copied().collect::<BTreeSet<_>>(), self.told_kept(), "seed {seed}: what was kept");
         assert_eq!(kept.len(), self.told_kept().len(), "seed {seed}: the end of a trial is logged once");
         assert_eq!(hooks_after.iter().collect::<BTreeSet<_>>(), self.told_kept(), "seed {seed}: hooks after the confirmation ran");
-        assert!(log.iter().all(|(nonce, _)| self.declared.contains(nonce)), "seed {seed}");
+        let ends: BTreeMap<String, bool> = log.iter().map(|(nonce, result)| (nonce.clone(), *result == "committed")).collect();
+        assert_eq!(ends, self.told, "seed {seed}: the log has the end of every trial, as it was told");
+        assert!(ends.keys().all(|nonce| self.declared.contains(nonce)), "seed {seed}: and of no other");
     }
 
     fn told_kept(&self) -> BTreeSet<&String> {

@@ -2,7 +2,7 @@
 //!
 //! * `<unit>` -> `<profile>/current/unit.d/<unit>`: the definition;
 //! * `<boot target>.wants/<unit>` -> the same: starts it at boot, as `systemctl enable` does for a unit elsewhere;
-//! * `sarsen-settle.service` with its link in the same place: a file of our own.
+//! * `sarsen-settle-<installation>.service` and `sarsen-settle.service` with their links in the same place: files of our own.
 //!
 //! A link is ours if it leads into our profile's `current`; nothing else is ever overwritten or removed.
 
@@ -60,20 +60,23 @@ impl Place<'_> {
         self.remove_others(units)
     }
 
-    /// Installs the unit that gives up interrupted trials at boot.
-    pub(super) fn install_settle_unit(&self, root: &Path) -> Result<(), ServiceError> {
-        let path = self.directory.join(SETTLE_UNIT);
-        let text = render_settle_unit(root, self.target);
+    /// Installs the unit `unit` that gives up interrupted trials of `root` at boot, and the one that all managed units wait for.
+    pub(super) fn install_settle_unit(&self, root: &Path, unit: &str) -> Result<(), ServiceError> {
+        self.install_own(unit, &render_settle_unit(root, self.target))?;
+        self.install_own(SETTLE_UNIT, &render_settled_unit(self.target))
+    }
+
+    /// Installs and enables a file of our own. All installations write the same into one that they share.
+    fn install_own(&self, unit: &str, text: &str) -> Result<(), ServiceError> {
+        let path = self.directory.join(unit);
         let present = fsutil::read_file_if_exists(&path, UNIT_BYTES_MAX).map_err(file_error)?;
-        if present.as_ref().is_some_and(|present| !is_settle_unit_of(present, root)) {
-            let path = path.display().to_string();
-            let ours = present.is_some_and(|present| present.starts_with(MARK.as_bytes()));
-            return Err(if ours { ServiceError::OtherInstallation { path } } else { ServiceError::Foreign { path } });
+        if present.as_ref().is_some_and(|present| !present.starts_with(MARK.as_bytes())) {
+            return Err(ServiceError::Foreign { path: path.display().to_string() });
         }
         if present.as_deref() != Some(text.as_bytes()) {
             fsutil::replace_file(&path, text.as_bytes(), 0o644).map_err(file_error)?;
         }
-        let wanted = self.wants().join(SETTLE_UNIT);
+        let wanted = self.wants().join(unit);
         if fs::read_link(&wanted).ok().as_deref() != Some(path.as_path()) {
             fsutil::replace_symlink(&wanted, &path).map_err(file_error)?;
         }
@@ -128,11 +131,6 @@ fn settle_command(root: &Path) -> String {
     format!("ExecStart=\"{root}/bin/sarsen-activator\" settle --root \"{root}\"\n")
 }
 
-fn is_settle_unit_of(text: &[u8], root: &Path) -> bool {
-    let text = String::from_utf8_lossy(text);
-    text.starts_with(MARK) && text.contains(&settle_command(root))
-}
-
 /// The unit that gives up interrupted trials: after local file systems, before everything that people call services.
 fn render_settle_unit(root: &Path, boot_target: &str) -> String {
     format!(
@@ -141,7 +139,7 @@ fn render_settle_unit(root: &Path, boot_target: &str) -> String {
          DefaultDependencies=no\n\
          RequiresMountsFor=\"{mounts}\"\n\
          After=local-fs.target\n\
-         Before={boot_target} shutdown.target\n\
+         Before={SETTLE_UNIT} {boot_target} shutdown.target\n\
          Conflicts=shutdown.target\n\
          \n\
          [Service]\n\
@@ -154,5 +152,24 @@ fn render_settle_unit(root: &Path, boot_target: &str) -> String {
          WantedBy={boot_target}\n",
         mounts = root.display(),
         command = settle_command(root),
+    )
+}
+
+/// What managed units wait for, whichever installations there are: it starts when all of them were settled.
+fn render_settled_unit(boot_target: &str) -> String {
+    format!(
+        "{MARK}[Unit]\n\
+         Description=All sarsen installations are settled\n\
+         DefaultDependencies=no\n\
+         Before={boot_target} shutdown.target\n\
+         Conflicts=shutdown.target\n\
+         \n\
+         [Service]\n\
+         Type=oneshot\n\
+         RemainAfterExit=yes\n\
+         ExecStart=/bin/true\n\
+         \n\
+         [Install]\n\
+         WantedBy={boot_target}\n",
     )
 }

@@ -51,7 +51,7 @@ impl Stage {
     fn names(&self) -> Vec<String> {
         let list = |path: &str| fs::read_dir(self.path(path)).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap());
         let wanted = list("units/multi-user.target.wants").map(|name| format!("wants/{name}"));
-        let mut names: Vec<String> = list("units").chain(wanted).filter(|name| !name.contains(SETTLE_UNIT)).collect();
+        let mut names: Vec<String> = list("units").chain(wanted).filter(|name| !name.contains("sarsen-settle")).collect();
         names.sort_unstable();
         names
     }
@@ -110,16 +110,23 @@ fn a_foreign_file_or_link_at_a_units_path_is_an_error_before_anything_changes() 
 }
 
 #[test]
-fn installs_the_unit_that_settles_at_boot_for_one_root_only() {
+fn every_installation_has_a_unit_that_settles_it_at_boot_and_all_units_wait_for_all() {
     let stage = Stage::new("");
     stage.install(&[], &[]).unwrap();
-    let text = fs::read_to_string(stage.path("units/sarsen-settle.service")).unwrap();
-    assert!(text.contains("\nExecStart=\"/srv/sarsen/bin/sarsen-activator\" settle --root \"/srv/sarsen\"\n"), "{text}");
-    assert!(text.contains("\nAfter=local-fs.target\nBefore=multi-user.target shutdown.target\n"));
-    assert!(stage.path("units/multi-user.target.wants/sarsen-settle.service").exists());
     let other = Systemd { root: "/home/x".into(), ..stage.systemd() };
-    let error = other.install(&stage.path("current"), &[], &[]).unwrap_err();
-    assert!(matches!(error, ServiceError::OtherInstallation { .. }), "{error}");
+    other.install(&stage.path("current"), &[], &[]).unwrap();
+    for systemd in [stage.systemd(), other] {
+        let (unit, root) = (systemd.settle_unit(), systemd.root.display());
+        let text = fs::read_to_string(stage.path("units").join(&unit)).unwrap();
+        assert!(text.contains(&format!("\nExecStart=\"{root}/bin/sarsen-activator\" settle --root \"{root}\"\n")), "{text}");
+        assert!(text.contains("\nAfter=local-fs.target\nBefore=sarsen-settle.service multi-user.target shutdown.target\n"), "{text}");
+        assert!(stage.path("units/multi-user.target.wants").join(unit).exists());
+    }
+    let all = fs::read_to_string(stage.path("units/sarsen-settle.service")).unwrap();
+    assert!(all.contains("\nExecStart=/bin/true\n") && !all.contains("activator"), "{all}");
+    assert!(stage.path("units/multi-user.target.wants/sarsen-settle.service").exists());
+    fsutil::replace_file(&stage.path("units/sarsen-settle.service"), b"mine", 0o644).unwrap();
+    assert!(matches!(stage.install(&[], &[]), Err(ServiceError::Foreign { .. })));
 }
 
 #[test]
@@ -147,7 +154,7 @@ fn a_manager_that_hangs_is_a_deadline_in_words() {
 #[test]
 fn at_boot_units_are_queued_because_they_wait_for_the_settling() {
     let stage = Stage::new(
-        "case \"$*\" in *show*sarsen-settle*) echo Id=sarsen-settle.service; echo ActiveState=activating; echo SubState=start;; esac",
+        "case \"$*\" in *show*sarsen-settle-*) for unit; do :; done; echo Id=$unit; echo ActiveState=activating; echo SubState=start;; esac",
     );
     stage.systemd().start(&names(&["a.service"]), QUESTION).unwrap();
     assert_eq!(stage.calls().last().unwrap(), "--no-ask-password --no-block start -- a.service");
@@ -168,6 +175,10 @@ fn the_dead_man_timer_runs_settle_for_the_profile() {
     let stage = Stage::new("");
     stage.systemd().arm_dead_man(Duration::from_millis(2_500)).unwrap();
     let call = stage.calls().pop().unwrap();
-    assert!(call.contains("--unit=sarsen-deadman-web ") && call.contains(" --on-active=2500ms --on-unit-inactive=15s "), "{call}");
+    assert!(
+        call.contains(&format!("--unit={} ", stage.systemd().dead_man_unit()))
+            && call.contains(" --on-active=2500ms --on-unit-inactive=15s "),
+        "{call}"
+    );
     assert!(call.ends_with(" -- /srv/sarsen/bin/sarsen-activator settle --root /srv/sarsen --profile web"), "{call}");
 }
