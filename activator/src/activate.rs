@@ -138,6 +138,9 @@ impl Engine<'_> {
             Prospect::Possible(prepared) => prepared,
             Prospect::Answer(response) => return Ok(*response),
         };
+        if prepared.existing.is_some() {
+            self.make_room();
+        }
         let since = self.machine.moment().unix_seconds;
         lock.announce(&format!("{} since {since} (seconds since 1970), process {}", prepared.trial.who, std::process::id()))?;
         let generation = match self.make_ready(&prepared)? {
@@ -146,6 +149,15 @@ impl Engine<'_> {
         };
         let drive = Drive::begin(self, &prepared, generation);
         Ok(drive.run(Course::begin(plan_moves(&prepared.plan), confirmation, prepared.existing.is_none())))
+    }
+
+    /// Gives room free on a full disk. Without it the way back is tried all the same.
+    pub(crate) fn make_room(&self) {
+        match self.profile.make_room() {
+            Ok(true) => self.event("the disk is full: the room kept for the way back is used"),
+            Ok(false) => {}
+            Err(error) => self.event(&describe(&error)),
+        }
     }
 
     /// Finds out whether a task is possible, without changing anything.
@@ -261,6 +273,11 @@ impl Engine<'_> {
         }
         // Made while there is space for it: the way back must need none.
         drop(Lock::wait(&self.profile.commit_lock())?);
+        if existing.is_none()
+            && let Err(error) = self.profile.keep_room()
+        {
+            self.event(&format!("no room is kept for the way back: {}", describe(&error)));
+        }
         Ok(Ok(generation))
     }
 }

@@ -117,7 +117,10 @@ impl<'e, 'a> Drive<'e, 'a> {
                 self.engine.machine.pause();
                 return self.look();
             }
-            Effect::GiveUp(reason) => return Ok(self.give_up(&shorten(reason, FAILURE_BYTES_MAX))),
+            Effect::GiveUp(reason) => {
+                self.engine.make_room();
+                return Ok(self.give_up(&shorten(reason, FAILURE_BYTES_MAX)));
+            }
             Effect::MarkGood => {
                 fsutil::replace_symlink(&profile.good(), Path::new(&generation_target(self.pending.generation)))?;
             }

@@ -25,6 +25,7 @@ pub mod pending;
 pub mod process;
 pub mod protocol;
 pub mod requirements;
+mod reserve;
 pub mod retention;
 pub mod serve;
 pub mod services;

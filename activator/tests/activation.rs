@@ -25,17 +25,51 @@ const PROGRAM: &str = env!("CARGO_BIN_EXE_sarsen-activator");
 struct Lab {
     source: TempDir,
     root: TempDir,
+    is_mounted: bool,
 }
 
 impl Drop for Lab {
     fn drop(&mut self) {
         let _ = SupervisorClient::new(self.root.path(), "shop").shut_down(LONG);
+        if self.is_mounted {
+            let _ = Command::new("umount").arg("-l").arg(self.root.path()).status();
+        }
     }
 }
 
 impl Lab {
     fn new() -> Self {
-        let lab = Self { source: tempfile::tempdir().unwrap(), root: tempfile::tempdir().unwrap() };
+        Self::start(Self { source: tempfile::tempdir().unwrap(), root: tempfile::tempdir().unwrap(), is_mounted: false })
+    }
+
+    /// A lab whose root is a file system of memory, which can be filled up.
+    fn on_small_disk() -> Self {
+        let lab = Self { source: tempfile::tempdir().unwrap(), root: tempfile::tempdir().unwrap(), is_mounted: true };
+        assert!(Command::new("mount").args(["-t", "tmpfs", "sarsen-room"]).arg(lab.root.path()).status().unwrap().success());
+        lab.resize(256 << 20, 100_000);
+        Self::start(lab)
+    }
+
+    fn resize(&self, bytes: u64, inodes: u64) {
+        let options = format!("remount,size={bytes},nr_inodes={inodes}");
+        assert!(Command::new("mount").args(["-o", &options]).arg(self.root.path()).status().unwrap().success(), "{options}");
+    }
+
+    /// Leaves no free byte and no free inode.
+    fn fill(&self) {
+        let status = rustix::fs::statvfs(self.root.path()).unwrap();
+        self.resize((status.f_blocks - status.f_bfree) * status.f_frsize, status.f_files - status.f_ffree);
+        let status = rustix::fs::statvfs(self.root.path()).unwrap();
+        assert_eq!((status.f_bavail, status.f_favail), (0, 0));
+    }
+
+    fn remove_index(&self) {
+        for name in ["index.sqlite", "index.sqlite-wal", "index.sqlite-shm"] {
+            let _ = std::fs::remove_file(self.root.path().join(name));
+        }
+    }
+
+    fn start(lab: Self) -> Self {
         // A profile stays with the manager that runs its services: without this, a test would reach the developer's own systemd.
         let services = manifest(lab.root.path(), &["/bin/true"]).services;
         let mut keeper = Command::new(PROGRAM);
@@ -219,5 +253,28 @@ fn a_trial_may_be_killed_at_any_moment() {
         assert_eq!(lab.status(), "Some(1) None active", "after {} ms", step * 4);
     }
     assert!(switched > 0, "no kill came after the switch");
+    assert!(matches!(lab.deploy(&["/bin/sleep", "3000"]), Outcome::Committed { .. }));
+}
+
+#[test]
+fn a_rollback_needs_no_room_and_no_index() {
+    let lab = Lab::on_small_disk();
+    assert_eq!(lab.deploy(&["/bin/sleep", "1000"]), Outcome::Committed { generation: 1 });
+    assert_eq!(lab.deploy(&["/bin/sleep", "2000"]), Outcome::Committed { generation: 2 });
+    lab.remove_index();
+    lab.fill();
+    let mut rollback = Command::new(PROGRAM);
+    rollback.args(["rollback", "--profile", "shop", "--reason", "the disk is full", "--root"]).arg(lab.root.path());
+    let done = rollback.output().unwrap();
+    let told = String::from_utf8_lossy(&done.stderr);
+    assert_eq!((done.status.code(), String::from_utf8_lossy(&done.stdout).as_ref()), (Some(0), "generation 1 is current\n"), "{told}");
+    lab.resize(256 << 20, 100_000);
+    assert_eq!(lab.status(), "Some(1) None active");
+    let history = deployment::history(&[lab.host()], 10, 1).remove(0).unwrap();
+    assert_eq!((history.log[0].action.as_str(), history.log[0].message.as_deref()), ("rollback", Some("the disk is full")));
+    lab.remove_index();
+    let done = Command::new(PROGRAM).args(["rollback", "--profile", "shop", "--to", "2", "--root"]).arg(lab.root.path()).output().unwrap();
+    assert_eq!(done.status.code(), Some(0), "with room for a new index: {}", String::from_utf8_lossy(&done.stderr));
+    assert_eq!(lab.status(), "Some(2) None active");
     assert!(matches!(lab.deploy(&["/bin/sleep", "3000"]), Outcome::Committed { .. }));
 }
