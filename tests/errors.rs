@@ -164,4 +164,10 @@ fn a_host_of_another_environment() {
     world.write("environments/prod/environment.toml", "[environment]\nextends = \"dev\"\n");
     world.sarsen(&["deploy", "dev", "--yes"]).expect(0);
     assert_snapshot!(world.sarsen(&["deploy", "prod", "--yes"]).expect(3).snapshot());
+    world.sarsen(&["deploy", "prod", "--yes", "--take-over", "--reason", "dev has moved"]).expect(0);
+    let history = world.sarsen(&["history", "prod"]).expect(0);
+    for words in ["take-over", "environment `dev`", "dev has moved"] {
+        assert!(history.stdout.contains(words), "{}", history.stdout);
+    }
+    world.sarsen(&["deploy", "dev", "--yes"]).expect(3);
 }

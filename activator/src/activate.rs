@@ -21,7 +21,7 @@ use crate::goback::{Verification, describe_generation};
 use crate::layout::ProfileLayout;
 use crate::lock::{Attempt, Lock};
 use crate::machine::Machine;
-use crate::protocol::{Activation, Response, Trial};
+use crate::protocol::{Activation, Claim, Response, Trial};
 
 pub use crate::course::Confirmation;
 use crate::statefile;
@@ -180,7 +180,7 @@ impl Engine<'_> {
         if let Some(generation) = previous.filter(|_| plan.unchanged) {
             return Ok(Prospect::answer(Response::Unchanged { generation }));
         }
-        let mut reasons = self.find_foreign(&new.manifest, identity)?;
+        let mut reasons = self.find_foreign(&new.manifest, identity, task.trial().claim)?;
         if reasons.is_empty() {
             match self.machine.check_closure(&new.bundle) {
                 Ok(problems) => reasons.extend(problems),
@@ -221,10 +221,11 @@ impl Engine<'_> {
     }
 
     /// Whom a bundle is for must be whom the profile belongs to and whom the operator means.
-    fn find_foreign(&self, manifest: &Manifest, operator: Option<&Identity>) -> Result<Vec<String>, ActivateError> {
+    fn find_foreign(&self, manifest: &Manifest, operator: Option<&Identity>, claim: Claim) -> Result<Vec<String>, ActivateError> {
         let mut reasons = Vec::new();
         let bundle = describe_identity(&manifest.identity);
-        if let Some(owner) = self.profile.read_identity()?.filter(|owner| *owner != manifest.identity) {
+        let owner = self.profile.read_identity()?.filter(|owner| *owner != manifest.identity);
+        if let Some(owner) = owner.filter(|_| claim == Claim::OwnOnly) {
             reasons.push(format!("this profile belongs to {}, the bundle is for {bundle}", describe_identity(&owner)));
         }
         if let Some(operator) = operator.filter(|operator| **operator != manifest.identity) {
@@ -310,7 +311,7 @@ pub(crate) fn bound_activation(prepared: &Prepared<'_>) -> Duration {
 }
 
 fn find_fault(trial: &Trial) -> Option<String> {
-    let Trial { nonce, confirm_timeout_ms, who, revision, message } = trial;
+    let Trial { nonce, confirm_timeout_ms, who, revision, message, claim: _ } = trial;
     if !NONCE_CHARS.contains(&nonce.len()) || !nonce.bytes().all(|c| c.is_ascii_hexdigit()) {
         return Some("the deployment's nonce must be 32 to 128 hexadecimal characters".to_owned());
     }

@@ -14,7 +14,7 @@ use rustix::fs::OFlags;
 use sarsen_store::{Digest, ObjectRef, fsutil};
 use serde::{Deserialize, Serialize};
 
-use crate::activate::Engine;
+use crate::activate::{Engine, describe_identity};
 use crate::course::End;
 use crate::error::{ActivateError, shorten};
 use crate::layout::ProfileLayout;
@@ -130,6 +130,36 @@ impl Engine<'_> {
             result: result.to_owned(),
             reason: reason.map(|reason| shorten(&reason, TEXT_BYTES_MAX)),
         })
+    }
+}
+
+impl Engine<'_> {
+    /// Gives the profile to whom the kept generation is for, if the trial was to take it over.
+    pub(crate) fn take_over(&self, pending: &Pending) -> Result<(), ActivateError> {
+        let Some(former) = &pending.taken_from else { return Ok(()) };
+        if self.profile.read_identity()?.as_ref() != Some(former) {
+            return Ok(());
+        }
+        let owner = self.profile.load_generation(pending.generation)?.manifest.identity;
+        let reason = format!("taken from {} for {}", describe_identity(former), describe_identity(&owner));
+        self.profile.append_to_log(Entry {
+            version: STATE_VERSION,
+            number: 0,
+            chain: Digest::of(b""),
+            time: self.machine.moment().unix_seconds,
+            action: Action::TakeOver,
+            who: pending.who.clone(),
+            message: pending.message.clone(),
+            revision: None,
+            dirty: false,
+            generation: None,
+            previous: None,
+            bundle: None,
+            nonce: pending.nonce.clone(),
+            result: "recorded".to_owned(),
+            reason: Some(shorten(&reason, TEXT_BYTES_MAX)),
+        })?;
+        self.profile.write_identity(&owner)
     }
 }
 

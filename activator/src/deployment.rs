@@ -19,7 +19,7 @@ use sarsen_store::{ObjectRef, ObjectStore};
 
 use crate::diff::ActivationPlan;
 use crate::error::describe;
-use crate::protocol::{Activation, DamagedGeneration, Facts, GenerationInfo, LogEntry, Request, Response, Status, Trial};
+use crate::protocol::{Activation, Claim, DamagedGeneration, Facts, GenerationInfo, LogEntry, Request, Response, Status, Trial};
 use crate::target::{ANSWER_TIMEOUT, Freshness, Session, Target, TargetError};
 
 mod collect;
@@ -39,6 +39,8 @@ pub struct Host {
     pub target: Box<dyn Target>,
     /// Environment, host and profile that are meant.
     pub identity: Identity,
+    /// What is wanted with a profile of somebody else.
+    pub claim: Claim,
 }
 
 impl Host {
@@ -282,7 +284,7 @@ fn read_units(deployment: &HostDeployment, store: &ObjectStore) -> Result<BTreeM
 
 fn open(host: &Host, freshness: Freshness) -> Result<(Session, Facts), TargetError> {
     let mut session = host.target.connect(freshness)?;
-    let facts = session.hello(&host.identity)?;
+    let facts = session.hello_claiming(&host.identity, host.claim)?;
     Ok((session, facts))
 }
 
@@ -295,7 +297,7 @@ fn status_of(session: &mut Session) -> Result<Status, TargetError> {
 
 /// What speaks against deploying to a host with these facts, in words.
 fn refusals(facts: &Facts, deployment: &HostDeployment, store: &ObjectStore) -> Vec<String> {
-    let mut reasons = identity_refusals(facts, &deployment.host.identity);
+    let mut reasons = identity_refusals(facts, &deployment.host);
     if facts.architecture != std::env::consts::ARCH {
         reasons.push(format!("the machine is `{}`, the bundle was built for `{}`", facts.architecture, std::env::consts::ARCH));
     }
@@ -312,9 +314,10 @@ fn refusals(facts: &Facts, deployment: &HostDeployment, store: &ObjectStore) -> 
     reasons
 }
 
-fn identity_refusals(facts: &Facts, meant: &Identity) -> Vec<String> {
+fn identity_refusals(facts: &Facts, host: &Host) -> Vec<String> {
+    let meant = &host.identity;
     match &facts.identity {
-        Some(found) if found != meant => vec![format!(
+        Some(found) if found != meant && host.claim == Claim::OwnOnly => vec![format!(
             "profile `{}` belongs to host `{}` of environment `{}` of project `{}`, not to host `{}` of `{}` of `{}`",
             found.profile, found.host, found.environment, found.project, meant.host, meant.environment, meant.project
         )],

@@ -58,6 +58,7 @@ impl<'e, 'a> Drive<'e, 'a> {
                 Some(generation) if prepared.previous == Some(generation) => Action::Repair,
                 Some(_) => Action::Rollback,
             },
+            taken_from: engine.profile.read_identity().ok().flatten().filter(|owner| *owner != prepared.new.manifest.identity),
             phase: Phase::Activating { deadline_boottime_ms: now.boottime_ms + milliseconds(bound_activation(prepared)) },
         };
         Self { prepared: Some(prepared), ..Self::settle(engine, pending, Verification::Now) }
@@ -309,6 +310,7 @@ impl<'e, 'a> Drive<'e, 'a> {
     }
 
     fn record_kept(&self) -> Result<(), ActivateError> {
+        self.engine.take_over(&self.pending)?;
         let mut record = match self.engine.profile.read_record(self.pending.generation) {
             Ok(Some(record)) => record,
             Ok(None) => return Ok(()),

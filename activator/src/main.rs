@@ -20,7 +20,7 @@ use sarsen_activator::goback::Verification;
 use sarsen_activator::layout::{Layout, ProfileLayout, ProfileName};
 use sarsen_activator::machine::{Host, Machine};
 use sarsen_activator::process::accounts::Account;
-use sarsen_activator::protocol::{PROTOCOL_VERSION, REQUEST, RESPONSE, Request, Response, Trial};
+use sarsen_activator::protocol::{Claim, PROTOCOL_VERSION, REQUEST, RESPONSE, Request, Response, Trial};
 use sarsen_activator::retention::{self, CollectError, Collected};
 use sarsen_activator::{clock, serve, supervisor};
 use sarsen_store::gc::Retention;
@@ -82,7 +82,7 @@ fn activate(profile: &ProfileLayout) -> Result<ExitCode, String> {
     let _ = rustix::process::setsid();
     let mut reader = FrameReader::new(io::stdin().lock());
     let identity = match read_request(&mut reader)? {
-        Request::Hello { version: PROTOCOL_VERSION, identity } => identity,
+        Request::Hello { version: PROTOCOL_VERSION, identity, .. } => identity,
         other => return Err(format!("the task began with {other:?}")),
     };
     let task = match read_request(&mut reader)? {
@@ -201,7 +201,10 @@ fn rollback(profile: &ProfileLayout, to: Option<u64>, reason: Option<String>) ->
     }
     let nonce = fsutil::random_name().map_err(|error| describe(&error))?;
     let who = format!("{}@{}", Account::own().name, rustix::system::uname().nodename().to_string_lossy());
-    let task = Task::Rollback { to, trial: Trial { nonce, confirm_timeout_ms: CONFIRM_TIMEOUT_MS, who, revision: None, message: reason } };
+    let task = Task::Rollback {
+        to,
+        trial: Trial { nonce, confirm_timeout_ms: CONFIRM_TIMEOUT_MS, who, revision: None, message: reason, claim: Claim::OwnOnly },
+    };
     let host = Host::detect(profile);
     let outcome = Engine { profile, machine: &host, report: &say_event }.carry_out(&task, None, Confirmation::NotNeeded);
     let code = exit_code(&outcome);

@@ -6,6 +6,7 @@
 //! is done by who holds the profile's lock, any number of times.
 //! The normative text is `LAYOUT.md`, section "Trials".
 
+use sarsen_store::manifest::Identity;
 use serde::{Deserialize, Serialize};
 
 use crate::audit::Action;
@@ -38,6 +39,9 @@ pub struct Pending {
     /// What it is for.
     #[serde(default)]
     pub action: Action,
+    /// Whom the profile is taken from, if it is.
+    #[serde(default)]
+    pub taken_from: Option<Identity>,
     /// How far it is.
     pub phase: Phase,
 }

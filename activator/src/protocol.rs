@@ -40,6 +40,9 @@ pub enum Request {
         version: u32,
         /// Environment, host and profile that the operator means.
         identity: Identity,
+        /// What the operator wants with a profile of somebody else.
+        #[serde(default)]
+        claim: Claim,
     },
     /// What the target is and what runs there.
     Status,
@@ -90,6 +93,17 @@ pub enum Request {
     },
 }
 
+/// What an operator wants with a profile that belongs to another environment or host.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Claim {
+    /// Nothing: it is a mistake, and refused.
+    #[default]
+    OwnOnly,
+    /// To have it: it is his as soon as a bundle of his is committed there.
+    TakeOver,
+}
+
 /// What to make current.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -114,6 +128,9 @@ pub struct Trial {
     pub revision: Option<String>,
     /// Why, in the deployer's words.
     pub message: Option<String>,
+    /// What the deployer wants with a profile of somebody else.
+    #[serde(default)]
+    pub claim: Claim,
 }
 
 /// What the target answers.

@@ -21,7 +21,7 @@ use crate::error::{ActivateError, describe};
 use crate::goback::Verification;
 use crate::layout::{Layout, ProfileLayout, ProfileName};
 use crate::machine::{Host, Machine};
-use crate::protocol::{GREETING, PROTOCOL_VERSION, REQUEST, RESPONSE, Request, Response};
+use crate::protocol::{Claim, GREETING, PROTOCOL_VERSION, REQUEST, RESPONSE, Request, Response};
 use crate::retention::{self, CollectError, Collected};
 
 /// A session that ended otherwise than by the operator's closing it.
@@ -103,6 +103,7 @@ impl<R: Read, W: Write> Connection<R, W> {
 /// One operator who means one profile.
 struct Session {
     identity: Identity,
+    claim: Claim,
     profile: ProfileLayout,
     host: Host,
     /// What was noticed and can be said with the next request that takes events.
@@ -113,8 +114,8 @@ struct Session {
 
 /// Reads and answers the opening of a session; nothing if there is none.
 fn open<R: Read, W: Write>(layout: &Layout, connection: &mut Connection<R, W>) -> Result<Option<Session>, SessionError> {
-    let identity = match connection.read_request()? {
-        Some(Request::Hello { version: PROTOCOL_VERSION, identity }) => identity,
+    let (identity, claim) = match connection.read_request()? {
+        Some(Request::Hello { version: PROTOCOL_VERSION, identity, claim }) => (identity, claim),
         Some(Request::Hello { version, .. }) => {
             return connection
                 .end(format!("the operator speaks version {version} of the protocol, this sarsen-activator version {PROTOCOL_VERSION}"));
@@ -128,7 +129,7 @@ fn open<R: Read, W: Write>(layout: &Layout, connection: &mut Connection<R, W>) -
     };
     let profile = layout.profile(&name);
     let host = Host::detect(&profile);
-    let mut session = Session { identity, profile, host, notes: VecDeque::new(), staged: Vec::new() };
+    let mut session = Session { identity, claim, profile, host, notes: VecDeque::new(), staged: Vec::new() };
     let opened = session.settle().and_then(|()| session.find_facts());
     match opened {
         Ok(facts) => connection.send(&Response::Hello { version: PROTOCOL_VERSION, facts })?,
@@ -181,11 +182,11 @@ impl Session {
     /// The answer to everything if the profile belongs to somebody else.
     fn refuse_foreign(&self) -> Option<Response> {
         match self.profile.read_identity() {
-            Ok(Some(owner)) if owner != self.identity => {
+            Ok(Some(owner)) if owner != self.identity && self.claim == Claim::OwnOnly => {
                 let (owner, meant) = (describe_identity(&owner), describe_identity(&self.identity));
                 Some(Response::Refused {
                     reasons: vec![format!(
-                        "this profile belongs to {owner}, the deployment is for {meant}; environments that share a machine need a `profile = \"...\"` each"
+                        "this profile belongs to {owner}, the deployment is for {meant}; environments that share a machine need a `profile = \"...\"` each, and `deploy --take-over` takes this one"
                     )],
                 })
             }
@@ -320,6 +321,7 @@ mod tests {
             message: None,
             revision: None,
             action: crate::audit::Action::Deploy,
+            taken_from: None,
             phase,
         };
         let trial = std::thread::spawn(move || {

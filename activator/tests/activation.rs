@@ -9,7 +9,7 @@ use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use sarsen_activator::deployment::{self, Host, HostDeployment, Options, Outcome};
-use sarsen_activator::protocol::{Activation, PROTOCOL_VERSION, REQUEST, Request, Response, Trial};
+use sarsen_activator::protocol::{Activation, Claim, PROTOCOL_VERSION, REQUEST, Request, Response, Trial};
 use sarsen_activator::services::ServiceManager;
 use sarsen_activator::supervisor::SupervisorClient;
 use sarsen_activator::target::{Freshness, Local, Target};
@@ -89,7 +89,7 @@ impl Lab {
     }
 
     fn host(&self) -> Host {
-        Host { target: Box::new(self.target()), identity: identity() }
+        Host { target: Box::new(self.target()), identity: identity(), claim: Claim::OwnOnly }
     }
 
     fn target(&self) -> Local {
@@ -201,7 +201,14 @@ fn a_trial_whose_process_is_killed_is_settled_by_the_next_session() {
     let mut session = lab.target().connect(Freshness::Shared).unwrap();
     session.hello(&identity()).unwrap();
     session.stage(&lab.store(), &bundle, &TransferOptions::default(), LONG).unwrap();
-    let trial = Trial { nonce: nonce.clone(), confirm_timeout_ms: 60_000, who: "ada@desk".to_owned(), revision: None, message: None };
+    let trial = Trial {
+        nonce: nonce.clone(),
+        confirm_timeout_ms: 60_000,
+        who: "ada@desk".to_owned(),
+        revision: None,
+        message: None,
+        claim: Claim::OwnOnly,
+    };
     let response = session.request(&Request::Activate(Activation { bundle, trial }), LONG, &mut |_| ()).unwrap();
     assert_eq!(response, Response::OnTrial { generation: 2, previous: Some(1) });
     assert_eq!(lab.status(), "Some(2) Some(2) active");
@@ -232,13 +239,19 @@ fn a_trial_may_be_killed_at_any_moment() {
     session.stage(&lab.store(), &bundle, &TransferOptions::default(), LONG).unwrap();
     let mut switched = 0;
     for step in 0..30u64 {
-        let trial =
-            Trial { nonce: format!("{step:032x}"), confirm_timeout_ms: 60_000, who: "ada@desk".to_owned(), revision: None, message: None };
+        let trial = Trial {
+            nonce: format!("{step:032x}"),
+            confirm_timeout_ms: 60_000,
+            who: "ada@desk".to_owned(),
+            revision: None,
+            message: None,
+            claim: Claim::OwnOnly,
+        };
         let mut activate = Command::new(PROGRAM);
         activate.args(["activate", "--profile", "shop", "--root"]).arg(lab.root.path()).stdin(Stdio::piped()).stdout(Stdio::null());
         let mut process = activate.spawn().unwrap();
         let mut writer = FrameWriter::new(process.stdin.take().unwrap());
-        let hello = Request::Hello { version: PROTOCOL_VERSION, identity: identity() };
+        let hello = Request::Hello { version: PROTOCOL_VERSION, identity: identity(), claim: Claim::OwnOnly };
         for request in [hello, Request::Activate(Activation { bundle: bundle.clone(), trial })] {
             writer.write(REQUEST, &serde_json::to_vec(&request).unwrap()).unwrap();
         }

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use sarsen_activator::deployment::{Host, HostDeployment};
+use sarsen_activator::protocol::Claim;
 use sarsen_activator::target::{Binary, Local, Ssh, Target};
 use sarsen_builder::model::{Connect, Fleet, FleetHost};
 use sarsen_builder::realise::Realised;
@@ -66,7 +67,7 @@ fn host_of(context: &Context, fleet: &Fleet, host: &FleetHost, binary: Option<&B
         host: host.name.clone(),
         profile: fleet.profile.clone(),
     };
-    Ok(Host { target, identity })
+    Ok(Host { target, identity, claim: Claim::OwnOnly })
 }
 
 /// What `ssh` connects to.

@@ -254,7 +254,14 @@ fn identity(environment: &str) -> Identity {
 }
 
 fn trial() -> Trial {
-    Trial { nonce: fsutil::random_name().unwrap(), confirm_timeout_ms: 30_000, who: "ada@desk".to_owned(), revision: None, message: None }
+    Trial {
+        nonce: fsutil::random_name().unwrap(),
+        confirm_timeout_ms: 30_000,
+        who: "ada@desk".to_owned(),
+        revision: None,
+        message: None,
+        claim: Claim::OwnOnly,
+    }
 }
 
 fn committed(generation: u64) -> Response {
@@ -478,6 +485,29 @@ fn what_is_not_meant_for_here_is_refused() {
     assert_eq!(reasons[..2], ["it is damaged", "there is no user `app`"]);
     assert!(reasons[2].ends_with("etc/app` is not a symbolic link: remove it, or do not declare it"), "{reasons:?}");
     assert_eq!(rig.asked(), Vec::<String>::new());
+}
+
+#[test]
+fn a_profile_is_taken_over_when_that_is_kept_and_not_before() {
+    let rig = Rig::new();
+    rig.deploy(&rig.bundle("one", &["a"], "/1"));
+    rig.profile.write_identity(&identity("stage")).unwrap();
+    let two = rig.bundle("two", &["a"], "/2");
+    assert!(matches!(rig.deploy(&two), Response::Refused { .. }));
+    let take_over = |rig: &Rig| {
+        let trial = Trial { claim: Claim::TakeOver, ..trial() };
+        let task = Task::Activate(Activation { bundle: two.clone(), trial });
+        rig.with_engine(|engine| engine.carry_out(&task, Some(&identity("prod")), Confirmation::Awaited))
+    };
+    *rig.unhealthy.borrow_mut() = Some("no".to_owned());
+    assert_eq!(take_over(&rig), rolled_back(Some(1), "no"));
+    assert_eq!(rig.profile.read_identity().unwrap(), Some(identity("stage")), "what was given up takes nothing");
+    *rig.unhealthy.borrow_mut() = None;
+    assert_eq!(take_over(&rig), committed(3));
+    assert_eq!(rig.profile.read_identity().unwrap(), Some(identity("prod")));
+    let log = rig.profile.read_log().unwrap();
+    let taken: Vec<_> = log.entries.iter().filter(|entry| entry.action == crate::audit::Action::TakeOver).collect();
+    assert!(taken.len() == 1 && taken[0].reason.as_ref().unwrap().contains("environment `stage`"), "{taken:?}");
 }
 
 #[test]

@@ -210,6 +210,7 @@ impl World {
             message: None,
             revision: None,
             action: Action::Deploy,
+            taken_from: None,
             phase: Phase::Activating { deadline_boottime_ms: now.boottime_ms + 600_000 },
         };
         let confirm_at_once = self.random.one_in(6);

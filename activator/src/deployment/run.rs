@@ -184,7 +184,7 @@ fn preflight(work: &Work<'_>, options: &Options<'_>) -> Stand {
     }
     let reasons = match &work.change {
         Change::Deploy { deployment, store } => refusals(&facts, deployment, store),
-        Change::Rollback { .. } => identity_refusals(&facts, &work.host.identity),
+        Change::Rollback { .. } => identity_refusals(&facts, work.host),
     };
     if reasons.is_empty() { Stand::Ready(session) } else { Stand::Ended(Outcome::Refused { reasons }) }
 }
@@ -227,6 +227,7 @@ fn activate(work: &Work<'_>, mut session: Session, confirm_timeout: Duration, op
         who: options.who.clone(),
         revision: options.revision.clone(),
         message: options.message.clone(),
+        claim: work.host.claim,
     };
     let request = match &work.change {
         Change::Deploy { deployment, .. } => Request::Activate(Activation { bundle: deployment.bundle.clone(), trial }),

@@ -187,6 +187,7 @@ fn run_with(manners: &[Manner]) -> (Vec<Outcome>, Vec<Vec<String>>) {
             host: fake.name.clone(),
             profile: String::from("shop"),
         },
+        claim: Claim::OwnOnly,
     };
     let hosts: Vec<Host> = fakes.iter().map(host).collect();
     let options = Options {
@@ -327,7 +328,7 @@ fn a_delta_is_made_once_for_all_hosts() {
     let host = |taker: &Taker| {
         let text = || String::from("x");
         let identity = Identity { project: text(), environment: text(), host: text(), profile: text() };
-        Host { target: Box::new(taker.clone()), identity }
+        Host { target: Box::new(taker.clone()), identity, claim: Claim::OwnOnly }
     };
     let transfer = sarsen_store::transfer::TransferOptions { cache: Some(sarsen_store::transfer::DeltaCache::default()), effort: None };
     let options = Options {

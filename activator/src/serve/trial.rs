@@ -58,7 +58,7 @@ impl Session {
             .stderr(Stdio::null())
             .spawn()
             .map_err(failed)?;
-        let hello = Request::Hello { version: PROTOCOL_VERSION, identity: self.identity.clone() };
+        let hello = Request::Hello { version: PROTOCOL_VERSION, identity: self.identity.clone(), claim: self.claim };
         let told = match child.stdin.take() {
             Some(input) => tell(&mut FrameWriter::new(input), &[&hello, request]),
             None => Ok(()),

@@ -19,7 +19,7 @@ use sarsen_store::wire::{FrameReader, FrameWriter, WireError};
 use super::child::{Child, Streams};
 use super::{ANSWER_TIMEOUT, TargetError};
 use crate::process::clean;
-use crate::protocol::{Facts, GREETING, PROTOCOL_VERSION, REQUEST, RESPONSE, Request, Response};
+use crate::protocol::{Claim, Facts, GREETING, PROTOCOL_VERSION, REQUEST, RESPONSE, Request, Response};
 
 /// How much a login shell may print before the activator greets, in bytes.
 const NOISE_BYTES_MAX: usize = 64 << 10;
@@ -123,7 +123,12 @@ impl Session {
     ///
     /// Errors: [`TargetError::Version`], [`TargetError::Refused`], and whatever a lost connection is.
     pub fn hello(&mut self, identity: &Identity) -> Result<Facts, TargetError> {
-        let request = Request::Hello { version: PROTOCOL_VERSION, identity: identity.clone() };
+        self.hello_claiming(identity, Claim::OwnOnly)
+    }
+
+    /// As [`Session::hello`], with what is wanted with a profile of somebody else.
+    pub fn hello_claiming(&mut self, identity: &Identity, claim: Claim) -> Result<Facts, TargetError> {
+        let request = Request::Hello { version: PROTOCOL_VERSION, identity: identity.clone(), claim };
         match self.request(&request, HELLO_TIMEOUT, &mut |_| {})? {
             Response::Hello { version: PROTOCOL_VERSION, facts } => Ok(facts),
             Response::Hello { version, .. } => {

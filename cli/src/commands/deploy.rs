@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use clap::Args;
 use sarsen_activator::deployment::{Options, deploy};
+use sarsen_activator::protocol::Claim;
 
 use super::{outcome, plan};
 use crate::args::{Environment, Jobs};
@@ -23,6 +24,9 @@ pub(crate) struct Arguments {
     jobs: Jobs,
     #[command(flatten)]
     pub(crate) consent: Consent,
+    /// Take over profiles that belong to another environment or host; each host records it
+    #[arg(long)]
+    pub(crate) take_over: bool,
 }
 
 /// What commands have in common that change hosts.
@@ -45,7 +49,8 @@ pub(crate) fn run(arguments: &Arguments, context: &Context) -> Result<Exit, Comm
     let project = Project::open(context)?;
     let model = project.model(context, &arguments.environment.environment)?;
     let retention = project.retention(context)?;
-    let prepared = plan::prepare(context, &model, retention, context.jobs(&arguments.jobs))?;
+    let claim = if arguments.take_over { Claim::TakeOver } else { Claim::OwnOnly };
+    let prepared = plan::prepare(context, &model, retention, context.jobs(&arguments.jobs), claim)?;
     context.say(prepared.text().trim_end());
     if let Some(obstacle) = prepared.obstacle() {
         return Err(obstacle);

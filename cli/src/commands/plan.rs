@@ -3,6 +3,7 @@
 use clap::Args;
 use sarsen_activator::deployment::{CompareError, Comparison, DeploymentReport, HostDeployment, HostReport, Outcome, compare};
 use sarsen_activator::diff::ActivationPlan;
+use sarsen_activator::protocol::Claim;
 use sarsen_activator::target::TargetError;
 use sarsen_builder::model::Model;
 use sarsen_store::gc::Retention;
@@ -55,7 +56,7 @@ struct HostEntry<'a> {
 pub(crate) fn run(arguments: &Arguments, context: &Context) -> Result<Exit, CommandError> {
     let project = Project::open(context)?;
     let model = project.model(context, &arguments.environment.environment)?;
-    let prepared = prepare(context, &model, project.retention(context)?, context.jobs(&arguments.jobs))?;
+    let prepared = prepare(context, &model, project.retention(context)?, context.jobs(&arguments.jobs), Claim::OwnOnly)?;
     match context.format {
         Format::Json => context.print_json(&prepared.report(&model))?,
         Format::Text => context.print(&prepared.text())?,
@@ -64,11 +65,20 @@ pub(crate) fn run(arguments: &Arguments, context: &Context) -> Result<Exit, Comm
 }
 
 /// Builds everything and asks every host.
-pub(crate) fn prepare(context: &Context, model: &Model, retention: Option<Retention>, build_jobs: usize) -> Result<Prepared, CommandError> {
+pub(crate) fn prepare(
+    context: &Context,
+    model: &Model,
+    retention: Option<Retention>,
+    build_jobs: usize,
+    claim: Claim,
+) -> Result<Prepared, CommandError> {
     let store = open_store(context)?;
     let realised = build(context, model, &store, build_jobs)?;
     let fleet = model.fleet();
-    let hosts = deployments(context, &fleet, realised)?;
+    let mut hosts = deployments(context, &fleet, realised)?;
+    for deployment in &mut hosts {
+        deployment.host.claim = claim;
+    }
     let comparisons = compare(&hosts, &store, retention, jobs(&fleet));
     Ok(Prepared { store, hosts, comparisons })
 }
