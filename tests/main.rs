@@ -14,6 +14,7 @@ mod errors;
 mod full;
 mod lab;
 mod local;
+mod lock;
 mod power;
 mod reflink;
 mod repair;

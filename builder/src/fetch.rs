@@ -215,7 +215,11 @@ fn sha256(path: &Path) -> io::Result<String> {
 /// Runs a command in a process group of its own while `read` consumes its output to the end.
 ///
 /// Returns what was read, and how the command ended if that was not success.
-fn run<T: Send>(mut command: Command, timeout: Duration, read: impl FnOnce() -> io::Result<T> + Send) -> io::Result<(Option<String>, T)> {
+pub(crate) fn run<T: Send>(
+    mut command: Command,
+    timeout: Duration,
+    read: impl FnOnce() -> io::Result<T> + Send,
+) -> io::Result<(Option<String>, T)> {
     let deadline = Instant::now() + timeout;
     let mut child = command.process_group(0).spawn()?;
     // The command holds the other end of the pipe.

@@ -18,6 +18,9 @@ pub const LOCK_FILE: &str = "sarsen.lock";
 /// The directories that are read.
 const DIRECTORIES: [&str; 3] = ["components", "environments", "lib"];
 
+/// The directories of a package that are read.
+pub(crate) const PACKAGE_DIRECTORIES: [&str; 2] = ["components", "lib"];
+
 /// The most files of a project. Larger means that something was put there that is no definition.
 pub const FILES_MAX: usize = 200_000;
 
@@ -125,6 +128,13 @@ impl Snapshot {
         Self { files: Arc::new(files.into_iter().collect()) }
     }
 
+    /// The same with the files of a package, below `@NAME/`.
+    #[must_use]
+    pub(crate) fn with_package(&self, name: &str, files: BTreeMap<String, SnapshotFile>) -> Self {
+        let own = self.files.iter().map(|(path, file)| (path.clone(), file.clone()));
+        Self::from_files(own.chain(files.into_iter().map(|(path, file)| (format!("@{name}/{path}"), file))))
+    }
+
     /// The file at a path below the project directory.
     pub fn file(&self, path: &str) -> Option<&SnapshotFile> {
         self.files.get(path)
@@ -157,6 +167,33 @@ impl Snapshot {
             .filter(|name| !name.contains('/'))
             .collect()
     }
+}
+
+/// Reads what a package has below a directory: its `components/` and `lib/`.
+///
+/// Errors: [`SnapshotError`], each naming the file.
+pub(crate) fn read_package(directory: &Path) -> Result<BTreeMap<String, SnapshotFile>, SnapshotError> {
+    let root = directory.canonicalize().map_err(|source| io_error(directory, source))?;
+    let mut reader = Reader { root, files: BTreeMap::new(), bytes: 0 };
+    for name in PACKAGE_DIRECTORIES {
+        let path = reader.root.join(name);
+        if path.symlink_metadata().is_ok() {
+            reader.read_entry(&path, name.to_owned(), 0)?;
+        }
+    }
+    Ok(reader.files)
+}
+
+/// What stands before the paths of the package that a file belongs to, such as `@web/`; nothing for the project's own files.
+pub(crate) fn home_of(path: &str) -> &str {
+    let end = if path.starts_with('@') { path.find('/').map_or(0, |slash| slash + 1) } else { 0 };
+    &path[..end]
+}
+
+/// How definitions name a file: `//lib/x.star`, or `@web//lib/x.star` for one of a package.
+pub(crate) fn written_as(path: &str) -> String {
+    let home = home_of(path);
+    format!("{}//{}", home.trim_end_matches('/'), &path[home.len()..])
 }
 
 /// The project directory that `start` lies in: the nearest directory upwards with a `sarsen.toml`.

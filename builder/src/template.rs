@@ -15,7 +15,7 @@ use values::to_template;
 
 use crate::data::Data;
 use crate::diagnostic::{Diagnostic, Location, nearest_name};
-use crate::snapshot::Snapshot;
+use crate::snapshot::{Snapshot, home_of};
 
 /// How many instructions one rendering may take: a loop over 100,000 lines needs about a million.
 const FUEL: u64 = 20_000_000;
@@ -59,14 +59,15 @@ impl Templates {
         });
         values::register(&mut environment);
         // Names in `include` and `extends` are looked up beside the definition; `//` begins at the project directory.
-        let beside = directory.to_owned();
+        let (beside, home) = (directory.to_owned(), home_of(directory).to_owned());
+        let lib = format!("{home}lib/");
         environment.set_path_join_callback(move |name, _| match name.strip_prefix("//") {
-            Some(path) => Cow::Borrowed(path),
+            Some(path) => Cow::Owned(format!("{home}{path}")),
             None => Cow::Owned(format!("{beside}/{name}")),
         });
         let (files, allowed) = (snapshot.clone(), format!("{directory}/"));
         environment.set_loader(move |path| {
-            let reachable = (path.starts_with(&allowed) || path.starts_with("lib/")) && !path.split('/').any(|part| part == "..");
+            let reachable = (path.starts_with(&allowed) || path.starts_with(&lib)) && !path.split('/').any(|part| part == "..");
             Ok(reachable.then(|| files.text(path).map(str::to_owned)).flatten())
         });
         Self { snapshot: snapshot.clone(), directory: directory.to_owned(), environment }

@@ -3,8 +3,9 @@
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use sarsen_builder::package::Access;
 
-use crate::commands::{build, check, completions, deploy, explain, history, init, plan, rollback, show, status, store};
+use crate::commands::{build, check, completions, deploy, explain, history, init, lock, plan, rollback, show, status, store};
 
 /// Deploy services to Linux hosts: built in a sandbox, copied by content, switched atomically, with a way back
 #[derive(Debug, Parser)]
@@ -65,6 +66,8 @@ pub(crate) enum Command {
     Show(show::Arguments),
     /// Explain a component of the project, or a step, function or key of the language
     Explain(explain::Arguments),
+    /// Pin what comes from outside of the project in sarsen.lock
+    Lock(lock::Arguments),
     /// Build, compare with what runs on the hosts, and show what a deployment would change
     Plan(plan::Arguments),
     /// Build the bundle of every host
@@ -90,6 +93,21 @@ pub(crate) struct Environment {
     /// Environment, a directory below environments/
     #[arg(value_name = "ENVIRONMENT")]
     pub(crate) environment: String,
+}
+
+/// What evaluation may do.
+#[derive(Debug, Args)]
+pub(crate) struct Evaluation {
+    /// Fetch nothing that evaluation needs: packages must be in the store
+    #[arg(long)]
+    pub(crate) frozen: bool,
+}
+
+impl Evaluation {
+    /// Whether packages that the store lacks are fetched.
+    pub(crate) fn access(&self) -> Access {
+        if self.frozen { Access::Frozen } else { Access::Network }
+    }
 }
 
 /// How much is built at once.

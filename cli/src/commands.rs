@@ -11,6 +11,7 @@ pub(crate) mod deploy;
 pub(crate) mod explain;
 pub(crate) mod history;
 pub(crate) mod init;
+pub(crate) mod lock;
 pub(crate) mod outcome;
 pub(crate) mod plan;
 pub(crate) mod rollback;
@@ -25,6 +26,7 @@ pub(crate) fn run(command: Command, context: &Context) -> Result<Exit, CommandEr
         Command::Check(arguments) => check::run(&arguments, context),
         Command::Show(arguments) => show::run(&arguments, context),
         Command::Explain(arguments) => explain::run(&arguments, context),
+        Command::Lock(arguments) => lock::run(&arguments, context),
         Command::Plan(arguments) => plan::run(&arguments, context),
         Command::Build(arguments) => build::run(&arguments, context),
         Command::Deploy(arguments) => deploy::run(&arguments, context),

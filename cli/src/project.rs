@@ -7,6 +7,7 @@ use sarsen_builder::describe::Description;
 use sarsen_builder::diagnostic::{Diagnostic, Severity, render_diagnostics};
 use sarsen_builder::evaluator::{Evaluator, LIMITS};
 use sarsen_builder::model::{Fleet, Model};
+use sarsen_builder::package::{Access, PackageError, attach};
 use sarsen_builder::plan::plan;
 use sarsen_builder::realise::{BuildError, BuildEvent, Options, Realised, RecipeError, log_directory, realise};
 use sarsen_builder::snapshot::{PROJECT_FILE, Snapshot, find_project};
@@ -53,6 +54,31 @@ impl Project {
         Ok(Self { directory, snapshot })
     }
 
+    /// Finds and reads the project, with the packages that it has pinned.
+    pub(crate) fn open_with_packages(context: &Context, access: Access) -> Result<Self, CommandError> {
+        let Self { directory, snapshot } = Self::open(context)?;
+        let attached = attach(&snapshot, &directory, access, || ObjectStore::open(&context.root));
+        let snapshot = attached.map_err(|error| {
+            let hint = match &error {
+                PackageError::Frozen { .. } => "run `sarsen lock` or `sarsen check` without --frozen once, which fetches it",
+                PackageError::Digest { .. } => {
+                    "if the lock file was not changed by hand, look at the store with `sarsen store verify`; `sarsen lock --update NAME` pins anew"
+                }
+                PackageError::NoGit(_)
+                | PackageError::Git { .. }
+                | PackageError::NoReference { .. }
+                | PackageError::Content { .. }
+                | PackageError::TooLarge { .. }
+                | PackageError::Empty { .. }
+                | PackageError::Store(_)
+                | PackageError::File(_)
+                | PackageError::Read(_) => return CommandError::of(Exit::Failed, &error),
+            };
+            CommandError::of(Exit::Failed, &error).hint(hint)
+        })?;
+        Ok(Self { directory, snapshot })
+    }
+
     /// Evaluates an environment; warnings are told, errors stop.
     pub(crate) fn model(&self, context: &Context, environment: &str) -> Result<Model, CommandError> {
         let Assessment { model, diagnostics } = self.assess(context, environment)?;
@@ -78,7 +104,7 @@ impl Project {
     }
 
     /// What `sarsen.toml` says.
-    fn settings(&self, context: &Context) -> Result<Settings, CommandError> {
+    pub(crate) fn settings(&self, context: &Context) -> Result<Settings, CommandError> {
         find_project_settings(&self.snapshot).map_err(|errors| {
             CommandError::new(Exit::Usage, format!("`{PROJECT_FILE}` has {}", count(errors.len(), "error")))
                 .after(self.render(context, &errors) + "\n")

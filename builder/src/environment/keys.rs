@@ -26,6 +26,9 @@ pub(crate) const FILES: [&str; 2] = ["sarsen.toml", "environment.toml"];
 /// The keys of a host that is a table.
 pub(crate) const HOST: &str = "[hosts] NAME";
 
+/// The keys of a package.
+pub(crate) const PACKAGE: &str = "[packages] NAME";
+
 /// The keys of `[ssh]`, and of `ssh` of a host or group.
 pub(crate) const SSH: &str = "[ssh]";
 
@@ -49,6 +52,11 @@ pub(crate) const KEYS: &[Key] = &[
     key("sarsen.toml", "retention", "table", "all generations stay", "which generations hosts keep after a deployment", ""),
     key("[retention]", "keep_last", "1 to 100000", "10", "the newest so many stay; a generation stays if either key wants it", "5"),
     key("[retention]", "keep_days", "0 to 36500", "30", "those of the last so many days stay", "14"),
+    key("sarsen.toml", "packages", "table", "", "packages of components from other repositories: `load(\"@NAME//lib/x.star\", ...)`; `sarsen lock` pins them", ""),
+    key(PACKAGE, "git", "URL or path", "", "the repository, laid out as a project; a path is relative to the project directory; required", "\"https://git.example.net/web.git\""),
+    key(PACKAGE, "rev", "40 or 64 of `0-9a-f`", "", "a commit; one of `rev`, `tag` and `branch` is required", "\"0123456789abcdef0123456789abcdef01234567\""),
+    key(PACKAGE, "tag", "tag", "", "a tag, as it is when it is locked", "\"v1\""),
+    key(PACKAGE, "branch", "branch", "", "a branch, as it is when it is locked", "\"main\""),
     key("environment.toml", "environment", "table", "", "settings", ""),
     key("environment.toml", "ssh", "table", "", "how hosts are reached by ssh, as far as the user's own configuration does not say", ""),
     key("environment.toml", "groups", "table", "", "what several hosts have in common: `[groups.NAME]`, with the keys of a host", ""),
@@ -83,6 +91,12 @@ pub(crate) const KEYS: &[Key] = &[
 
 /// Whether a key of a section, named by the title that messages give it, stands in the list.
 pub(crate) fn is_declared(title: &str, name: &str) -> bool {
-    let section = if title.starts_with("host `") || title.starts_with("group `") { HOST } else { title };
+    let section = if title.starts_with("host `") || title.starts_with("group `") {
+        HOST
+    } else if title.starts_with("package `") {
+        PACKAGE
+    } else {
+        title
+    };
     KEYS.iter().any(|key| key.name == name && (key.section == section || section == "the file" && FILES.contains(&key.section)))
 }

@@ -12,8 +12,8 @@ pub(crate) mod tree;
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 
-pub(crate) use project::parse_project;
 pub use project::{Project, find_project_settings};
+pub(crate) use project::{is_package_name, parse_project};
 pub(crate) use tree::Span;
 use tree::{Node, NodeKind, Section};
 

@@ -7,6 +7,7 @@ use sarsen_store::signature::{KeyName, PublicKey};
 
 use super::{begins, tree};
 use crate::diagnostic::{Diagnostic, sort_diagnostics};
+use crate::lock::{PackageRequest, Reference, is_revision};
 use crate::snapshot::{PROJECT_FILE, Snapshot};
 use tree::{Node, NodeKind, Section};
 
@@ -15,6 +16,9 @@ const KEEP_LAST_MAX: u32 = 100_000;
 
 /// The most days that a policy can ask for: a hundred years.
 const KEEP_DAYS_MAX: u32 = 36_500;
+
+/// The longest URL and the longest name of a branch, in bytes; git hosts allow less.
+const REPOSITORY_BYTES_MAX: usize = 1000;
 
 /// What `sarsen.toml` says.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -25,6 +29,8 @@ pub struct Project {
     pub retention: Option<Retention>,
     /// Whose signatures count when objects are imported. No name stands for two keys.
     pub trusted_keys: Vec<PublicKey>,
+    /// Packages of components from other repositories, by the names under which they are loaded.
+    pub packages: BTreeMap<String, PackageRequest>,
 }
 
 /// Reads what `sarsen.toml` says, whatever state the rest of the project is in.
@@ -47,6 +53,7 @@ pub(crate) fn parse_project(snapshot: &Snapshot, diagnostics: &mut Vec<Diagnosti
     let mut file = Section::open(snapshot, "the file", node, diagnostics);
     let table = file.take("project");
     let retention = file.take("retention").map(|table| parse_retention(snapshot, table, diagnostics));
+    let packages = file.take("packages").map(|table| parse_packages(snapshot, table, diagnostics)).unwrap_or_default();
     file.finish(diagnostics);
     let Some(table) = table else {
         diagnostics
@@ -66,7 +73,7 @@ pub(crate) fn parse_project(snapshot: &Snapshot, diagnostics: &mut Vec<Diagnosti
     }
     let trusted_keys = section.take("trusted_keys").map(|node| parse_trusted_keys(snapshot, node, diagnostics));
     section.finish(diagnostics);
-    Some(Project { name: name?, retention, trusted_keys: trusted_keys.unwrap_or_default() })
+    Some(Project { name: name?, retention, trusted_keys: trusted_keys.unwrap_or_default(), packages })
 }
 
 /// Reads `trusted_keys`; each key that is none is named where it stands.
@@ -94,6 +101,65 @@ fn parse_trusted_keys(snapshot: &Snapshot, node: Node, diagnostics: &mut Vec<Dia
         }
     }
     keys.into_values().collect()
+}
+
+/// Reads `[packages]`: what is not usable is reported and left out.
+fn parse_packages(snapshot: &Snapshot, table: Node, diagnostics: &mut Vec<Diagnostic>) -> BTreeMap<String, PackageRequest> {
+    let mut packages = BTreeMap::new();
+    for (name, span, node) in Section::open(snapshot, "[packages]", table, diagnostics).into_rest() {
+        if !is_package_name(&name) {
+            let message = format!("`{name}` cannot be the name of a package");
+            diagnostics.push(span.diagnostic(snapshot, "E0117", message).hint("names are made of `a-z0-9_` and begin with a letter"));
+            continue;
+        }
+        let mut section = Section::open(snapshot, format!("package `{name}`"), node, diagnostics);
+        let known = diagnostics.len();
+        let git = section.take_as("git", "the URL or path of a repository", diagnostics, |kind| {
+            tree::text(kind).filter(|text| is_repository(text)).map(str::to_owned)
+        });
+        let revision = section.take_as("rev", "the full name of a commit, 40 or 64 of `0-9a-f`", diagnostics, |kind| {
+            tree::text(kind).filter(|text| is_revision(text)).map(str::to_owned)
+        });
+        let mut reference = |key| {
+            section.take_as(key, "a name as git has it", diagnostics, |kind| {
+                tree::text(kind).filter(|text| is_reference(text)).map(str::to_owned)
+            })
+        };
+        let (tag, branch) = (reference("tag"), reference("branch"));
+        section.finish(diagnostics);
+        let reference = match (revision, tag, branch) {
+            (Some(name), None, None) => Some(Reference::Revision(name)),
+            (None, Some(name), None) => Some(Reference::Tag(name)),
+            (None, None, Some(name)) => Some(Reference::Branch(name)),
+            _ => None,
+        };
+        match (git, reference) {
+            (Some(git), Some(reference)) => drop(packages.insert(name, PackageRequest { git, reference })),
+            _ if diagnostics.len() > known => {}
+            (git, _) => {
+                let wanted = if git.is_none() { "`git`" } else { "one of `rev`, `tag` and `branch`" };
+                let diagnostic = span.diagnostic(snapshot, "E0117", format!("package `{name}` wants {wanted}"));
+                diagnostics.push(diagnostic.hint("for example `web = { git = \"https://git.example.net/web.git\", tag = \"v1\" }`"));
+            }
+        }
+    }
+    packages
+}
+
+/// Whether a text names a repository and is no option of git.
+fn is_repository(text: &str) -> bool {
+    !text.is_empty() && text.len() <= REPOSITORY_BYTES_MAX && !text.starts_with('-') && !text.chars().any(|c| c.is_control() || c == ' ')
+}
+
+/// Whether a text can be the name of a branch or tag; git-check-ref-format(1) knows more, and git will say so.
+fn is_reference(text: &str) -> bool {
+    let allowed = |c: char| c.is_ascii_alphanumeric() || "._-+/".contains(c);
+    begins(text, |c| c.is_ascii_alphanumeric(), allowed) && text.len() <= REPOSITORY_BYTES_MAX && !text.contains("..")
+}
+
+/// Whether a text can be the name of a package.
+pub(crate) fn is_package_name(text: &str) -> bool {
+    text.len() <= 64 && begins(text, |c| c.is_ascii_lowercase(), |c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_')
 }
 
 /// Reads `[retention]`; a key that is left out has its default.

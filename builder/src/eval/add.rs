@@ -110,11 +110,13 @@ pub(super) fn find_file(context: &Context, directory: &str, written: &str) -> Re
 
 /// The path below the project directory that a definition in `directory` means.
 pub(super) fn project_path(directory: &str, written: &str) -> Result<String, Failure> {
+    let home = crate::snapshot::home_of(directory);
     let path = match written.strip_prefix("//") {
-        Some(path) => path.to_owned(),
+        Some(path) => format!("{home}{path}"),
         None => format!("{directory}/{written}"),
     };
-    let reachable = path.starts_with("lib/") || path.starts_with("components/");
+    let below = &path[home.len()..];
+    let reachable = below.starts_with("lib/") || below.starts_with("components/");
     if !reachable || path.parse::<RelPath>().is_err() {
         let failure = Failure::new("E0426", format!("`{written}` lies outside of what definitions can read"));
         return Err(failure.hint("name a file beside the definition, or one of the project as `//lib/...`"));

@@ -16,7 +16,7 @@ use super::component::{FrozenComponentType, Info};
 use super::{failure, messages, nesting, running, static_errors};
 use crate::diagnostic::{Diagnostic, Location};
 use crate::environment::is_component_name;
-use crate::snapshot::Snapshot;
+use crate::snapshot::{Snapshot, home_of, written_as};
 
 /// The largest source file, in bytes. Data belongs into `environment.toml` or templates.
 pub(super) const SOURCE_BYTES_MAX: usize = 1 << 20;
@@ -184,26 +184,44 @@ impl Loader<'_> {
         Some(text.to_owned())
     }
 
+    /// Says that a file does not exist, or the package that it would be of.
+    fn missing(&self, target: &str) -> Diagnostic {
+        let home = home_of(target);
+        if !home.is_empty() && !self.snapshot.files().any(|(path, _)| path.starts_with(home)) {
+            let diagnostic = Diagnostic::new("E0214", format!("there is no package `{}`", home.trim_matches(['@', '/'])));
+            return diagnostic.hint("declare it in `[packages]` of sarsen.toml, and run `sarsen lock`");
+        }
+        let known = self.snapshot.files().map(|(path, _)| path).filter(|path| super::is_starlark(path) && home_of(path) == home);
+        let diagnostic = Diagnostic::new("E0214", format!("there is no file `{target}`"));
+        match crate::diagnostic::nearest_name(target, known) {
+            Some(name) => diagnostic.hint(format!("did you mean `{}`?", written_as(name))),
+            None => diagnostic,
+        }
+    }
+
     /// The file that a `load` means.
     fn target(&self, file: &str, written: &str, chain: &[String]) -> Result<String, Box<Diagnostic>> {
-        let target = match written.strip_prefix("//") {
-            Some(path) => path.to_owned(),
-            None => format!("{}/{written}", file.rsplit_once('/').map_or("", |(directory, _)| directory)),
+        let home = home_of(file);
+        let target = match (written.strip_prefix("//"), written.strip_prefix('@').and_then(|rest| rest.split_once("//"))) {
+            (Some(path), _) => format!("{home}{path}"),
+            // What a package loads is its own, so that it means the same wherever it is used.
+            (None, Some((name, path))) if home.is_empty() => format!("@{name}/{path}"),
+            (None, Some(_)) => String::new(),
+            (None, None) => format!("{}/{written}", file.rsplit_once('/').map_or("", |(directory, _)| directory)),
         };
-        let inside = target.starts_with("lib/") || target.starts_with("components/");
+        let below = &target[home_of(&target).len()..];
+        let inside = below.starts_with("lib/") || below.starts_with("components/");
         if !inside || target.parse::<sarsen_store::RelPath>().is_err() {
             let diagnostic = Diagnostic::new("E0213", format!("`{written}` cannot be loaded"));
-            let hint = "load files beside this one by their name, others as `//lib/NAME.star` or `//components/NAME/FILE.star`";
+            let hint = if home.is_empty() {
+                "load files beside this one by their name, others as `//lib/NAME.star` or `//components/NAME/FILE.star`, and those of packages as `@PACKAGE//lib/NAME.star`"
+            } else {
+                "a package loads its own files only: those beside this one by their name, others as `//lib/NAME.star`"
+            };
             return Err(Box::new(diagnostic.hint(hint)));
         }
         if self.snapshot.file(&target).is_none() {
-            let known = self.snapshot.files().map(|(path, _)| path).filter(|path| super::is_starlark(path));
-            let nearest = crate::diagnostic::nearest_name(&target, known);
-            let diagnostic = Diagnostic::new("E0214", format!("there is no file `{target}`"));
-            return Err(Box::new(match nearest {
-                Some(name) => diagnostic.hint(format!("did you mean `//{name}`?")),
-                None => diagnostic,
-            }));
+            return Err(Box::new(self.missing(&target)));
         }
         if let Some(start) = chain.iter().position(|loading| *loading == target) {
             let circle = format!("{} -> {target}", chain[start..].join(" -> "));

@@ -106,6 +106,9 @@ pub fn find_fleet(snapshot: &Snapshot, environment: &str, local_root: &str) -> R
 fn assess_here(input: &Input<'_>) -> Assessment {
     let mut diagnostics = Vec::new();
     let project = parse_project(input.snapshot, &mut diagnostics);
+    if let Some(project) = &project {
+        crate::lock::check_lock(input.snapshot, project, &mut diagnostics);
+    }
     let environment = parse_environment(input.snapshot, input.environment, &mut diagnostics);
     let definitions = load_definitions(input.snapshot, &mut diagnostics);
     let Some(environment) = environment else { return Assessment { model: None, diagnostics } };

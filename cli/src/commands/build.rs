@@ -5,7 +5,7 @@ use sarsen_store::ObjectRef;
 use sarsen_store::manifest::Manifest;
 use serde::Serialize;
 
-use crate::args::{Environment, Format, Jobs};
+use crate::args::{Environment, Evaluation, Format, Jobs};
 use crate::context::Context;
 use crate::error::{CommandError, Exit};
 use crate::project::{Project, build, open_store};
@@ -18,6 +18,8 @@ pub(crate) struct Arguments {
     environment: Environment,
     #[command(flatten)]
     jobs: Jobs,
+    #[command(flatten)]
+    evaluation: Evaluation,
 }
 
 #[derive(Serialize)]
@@ -35,7 +37,7 @@ struct HostEntry<'a> {
 }
 
 pub(crate) fn run(arguments: &Arguments, context: &Context) -> Result<Exit, CommandError> {
-    let model = Project::open(context)?.model(context, &arguments.environment.environment)?;
+    let model = Project::open_with_packages(context, arguments.evaluation.access())?.model(context, &arguments.environment.environment)?;
     let store = open_store(context)?;
     let realised = build(context, &model, &store, context.jobs(&arguments.jobs))?;
     context.say(&format!("{} built, {} in the store already", realised.built.len(), realised.cached.len()));

@@ -4,7 +4,7 @@ use clap::Args;
 use sarsen_builder::diagnostic::{Diagnostic, Location, Severity};
 use serde::Serialize;
 
-use crate::args::Format;
+use crate::args::{Evaluation, Format};
 use crate::context::Context;
 use crate::error::{CommandError, Exit};
 use crate::project::Project;
@@ -16,6 +16,8 @@ pub(crate) struct Arguments {
     /// Environments [default: all]
     #[arg(value_name = "ENVIRONMENT")]
     environments: Vec<String>,
+    #[command(flatten)]
+    evaluation: Evaluation,
 }
 
 #[derive(Serialize)]
@@ -56,7 +58,7 @@ impl<'a> Place<'a> {
 }
 
 pub(crate) fn run(arguments: &Arguments, context: &Context) -> Result<Exit, CommandError> {
-    let project = Project::open(context)?;
+    let project = Project::open_with_packages(context, arguments.evaluation.access())?;
     let mut environments = arguments.environments.clone();
     if environments.is_empty() {
         environments = project.snapshot.environments().into_iter().map(str::to_owned).collect();

@@ -7,7 +7,7 @@ use sarsen_activator::deployment::{Options, deploy};
 use sarsen_activator::protocol::Claim;
 
 use super::{outcome, plan};
-use crate::args::{Environment, Jobs};
+use crate::args::{Environment, Evaluation, Jobs};
 use crate::context::Context;
 use crate::error::{CommandError, Exit};
 use crate::hosts::jobs;
@@ -22,6 +22,8 @@ pub(crate) struct Arguments {
     environment: Environment,
     #[command(flatten)]
     jobs: Jobs,
+    #[command(flatten)]
+    evaluation: Evaluation,
     #[command(flatten)]
     pub(crate) consent: Consent,
     /// Take over profiles that belong to another environment or host; each host records it
@@ -46,7 +48,7 @@ pub(crate) struct Consent {
 pub(crate) fn run(arguments: &Arguments, context: &Context) -> Result<Exit, CommandError> {
     let Consent { yes, confirm_timeout, ref reason } = arguments.consent;
     context.require_consent(yes, "deployment")?;
-    let project = Project::open(context)?;
+    let project = Project::open_with_packages(context, arguments.evaluation.access())?;
     let model = project.model(context, &arguments.environment.environment)?;
     let retention = project.retention(context)?;
     let claim = if arguments.take_over { Claim::TakeOver } else { Claim::OwnOnly };

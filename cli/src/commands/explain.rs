@@ -4,6 +4,7 @@ use clap::Args;
 use sarsen_builder::describe::{AttributeDescription, Description};
 use sarsen_builder::diagnostic::{Severity, nearest_name};
 use sarsen_builder::language;
+use sarsen_builder::package::Access;
 use serde::Serialize;
 
 use crate::args::Format;
@@ -29,7 +30,7 @@ struct Report<'a> {
 
 pub(crate) fn run(arguments: &Arguments, context: &Context) -> Result<Exit, CommandError> {
     // The language can be explained anywhere; without a name it is the project that is asked for.
-    let components = match (Project::open(context), &arguments.name) {
+    let components = match (Project::open_with_packages(context, Access::Network), &arguments.name) {
         (Ok(project), _) => components(&project, context)?,
         (Err(_), Some(name)) if language::explain(name).is_some() => Vec::new(),
         (Err(error), _) => return Err(error),

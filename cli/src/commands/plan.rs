@@ -10,7 +10,7 @@ use sarsen_store::gc::Retention;
 use sarsen_store::{ObjectRef, ObjectStore};
 use serde::Serialize;
 
-use crate::args::{Environment, Format, Jobs};
+use crate::args::{Environment, Evaluation, Format, Jobs};
 use crate::context::Context;
 use crate::error::{CommandError, Exit, chain};
 use crate::hosts::{deployments, jobs};
@@ -24,6 +24,8 @@ pub(crate) struct Arguments {
     environment: Environment,
     #[command(flatten)]
     jobs: Jobs,
+    #[command(flatten)]
+    evaluation: Evaluation,
 }
 
 /// A deployment that was prepared: everything is built, every host was asked.
@@ -54,7 +56,7 @@ struct HostEntry<'a> {
 }
 
 pub(crate) fn run(arguments: &Arguments, context: &Context) -> Result<Exit, CommandError> {
-    let project = Project::open(context)?;
+    let project = Project::open_with_packages(context, arguments.evaluation.access())?;
     let model = project.model(context, &arguments.environment.environment)?;
     let prepared = prepare(context, &model, project.retention(context)?, context.jobs(&arguments.jobs), Claim::OwnOnly)?;
     match context.format {

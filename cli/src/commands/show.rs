@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use clap::Args;
 use sarsen_builder::model::{Attribute, ComponentModel, Connect, HostModel, Model, Order, Resource, ResourceUse, Step, StepKind};
+use sarsen_builder::package::Access;
 use sarsen_store::manifest::{Probe, Requirement};
 use serde::Serialize;
 
@@ -102,7 +103,7 @@ struct UseEntry<'a> {
 }
 
 pub(crate) fn run(arguments: &Arguments, context: &Context) -> Result<Exit, CommandError> {
-    let model = Project::open(context)?.model(context, &arguments.environment.environment)?;
+    let model = Project::open_with_packages(context, Access::Network)?.model(context, &arguments.environment.environment)?;
     match context.format {
         _ if arguments.dot => context.print(&dot(&model))?,
         Format::Json => context.print_json(&report(&model, arguments.origin))?,
