@@ -306,6 +306,7 @@ fn remove_unused_contents(store: &ObjectStore, mut report: GcReport) -> Result<G
             let node = directory.node(&name)?;
             if node.kind == NodeKind::File && node.links == 1 {
                 directory.remove_name(&name)?;
+                store.progress().add_file();
                 report.contents += 1;
                 report.bytes += node.stamp.size;
             }

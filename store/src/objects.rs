@@ -19,6 +19,7 @@ use crate::error::StoreError;
 use crate::fsutil::{self, Directory, FileLock, FsError, IoResultExt, LockError, NodeKind};
 use crate::index::Index;
 use crate::object::{ManifestHead, ObjectManifest};
+use crate::progress::Counters;
 use crate::stat_cache::StatCache;
 use crate::transaction::Transaction;
 use crate::{Digest, ObjectId, ObjectName, ObjectRef, recovery};
@@ -60,6 +61,8 @@ const DIRECTORIES: [(&str, u32); 8] = [
 #[derive(Debug, Clone)]
 pub struct ObjectStore {
     inner: Arc<Inner>,
+    /// What the long works of this handle count into.
+    progress: Arc<Counters>,
 }
 
 #[derive(Debug)]
@@ -89,9 +92,21 @@ impl ObjectStore {
             create_if_missing(&root.join(name), mode)?;
         }
         let (index, alone) = recovery::open_index(&root)?;
-        let store = Self { inner: Arc::new(Inner { root, index, stat_cache: OnceLock::new() }) };
+        let inner = Arc::new(Inner { root, index, stat_cache: OnceLock::new() });
+        let store = Self { inner, progress: Arc::new(Counters::new()) };
         recovery::recover(&store, alone)?;
         Ok(store)
+    }
+
+    /// The same store, by a handle whose ingests, collections and rebuilds count what they have done into `counters`.
+    #[must_use]
+    pub fn counting_into(&self, counters: Arc<Counters>) -> Self {
+        Self { inner: Arc::clone(&self.inner), progress: counters }
+    }
+
+    /// What the long works of this handle count into.
+    pub(crate) fn progress(&self) -> &Counters {
+        &self.progress
     }
 
     /// The directory that holds everything, absolute.
@@ -407,7 +422,7 @@ impl ObjectStore {
         let trash = Directory::open(&self.root().join("trash"))?;
         let names = trash.names()?;
         for name in &names {
-            trash.remove_tree(name)?;
+            trash.remove_tree_telling(name, &|| self.progress.add_file())?;
         }
         Ok(names.len() as u64)
     }

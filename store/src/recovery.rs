@@ -150,7 +150,11 @@ fn adopt(store: &ObjectStore, objects: &[&ObjectRef]) -> Result<(), StoreError> 
 pub(crate) fn rebuild_index(store: &ObjectStore) -> Result<u64, StoreError> {
     let _publication = store.lock_publication()?;
     // Trees are read to be checked, one after the other, and not kept.
-    let read = |object: &ObjectRef| store.manifest(object).map(|manifest| manifest.to_head());
+    let read = |object: &ObjectRef| {
+        let head = store.manifest(object)?.to_head();
+        store.progress().add_file();
+        Ok::<_, StoreError>(head)
+    };
     let manifests: Vec<ManifestHead> = on_disk(store)?.objects.iter().map(read).collect::<Result<_, _>>()?;
     fsutil::sync_file_system(store.root())?;
     match store.index().replace_all(&manifests) {

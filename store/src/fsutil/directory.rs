@@ -306,15 +306,23 @@ impl Directory {
 
     /// Removes the entry `name` with all that is in it; one that does not exist is fine.
     pub fn remove_tree(&self, name: &OsStr) -> Result<(), FsError> {
+        self.remove_tree_telling(name, &|| {})
+    }
+
+    /// As [`Self::remove_tree`]; calls `removed` after each file and link.
+    pub(crate) fn remove_tree_telling(&self, name: &OsStr, removed: &dyn Fn()) -> Result<(), FsError> {
         // Unlinking first spares a system call for files; a directory answers EISDIR, on some file systems EPERM.
         match rustix::fs::unlinkat(&self.descriptor, name, AtFlags::empty()) {
-            Ok(()) | Err(rustix::io::Errno::NOENT) => Ok(()),
-            Err(rustix::io::Errno::ISDIR | rustix::io::Errno::PERM) => self.remove_directory_tree(name, 0),
+            Ok(()) | Err(rustix::io::Errno::NOENT) => {
+                removed();
+                Ok(())
+            }
+            Err(rustix::io::Errno::ISDIR | rustix::io::Errno::PERM) => self.remove_directory_tree(name, 0, removed),
             Err(errno) => Err(FsError::new("remove", &self.path.join(name), errno)),
         }
     }
 
-    fn remove_directory_tree(&self, name: &OsStr, depth: usize) -> Result<(), FsError> {
+    fn remove_directory_tree(&self, name: &OsStr, depth: usize, removed: &dyn Fn()) -> Result<(), FsError> {
         let path = self.path.join(name);
         // A build may leave deeper trees than an object can have; four times the depth is still no danger to the stack.
         if depth > 4 * DEPTH_MAX {
@@ -323,8 +331,8 @@ impl Directory {
         let child = self.open_for_removal(name)?;
         for entry in child.names()? {
             match rustix::fs::unlinkat(&child.descriptor, &entry, AtFlags::empty()) {
-                Ok(()) | Err(rustix::io::Errno::NOENT) => {}
-                Err(rustix::io::Errno::ISDIR | rustix::io::Errno::PERM) => child.remove_directory_tree(&entry, depth + 1)?,
+                Ok(()) | Err(rustix::io::Errno::NOENT) => removed(),
+                Err(rustix::io::Errno::ISDIR | rustix::io::Errno::PERM) => child.remove_directory_tree(&entry, depth + 1, removed)?,
                 Err(errno) => return Err(FsError::new("remove", &path.join(entry), errno)),
             }
         }

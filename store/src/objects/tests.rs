@@ -434,3 +434,26 @@ fn pins_are_listed_replaced_and_dropped() {
     fixture.store.unpin(&name("p")).unwrap();
     assert_eq!(fixture.store.pins().unwrap(), BTreeMap::new());
 }
+
+#[test]
+fn long_works_count_what_they_have_done() {
+    let fixture = Fixture::new();
+    let source = fixture.source("tree");
+    fs::write(source.join("small"), "small").unwrap();
+    fs::write(source.join("large"), vec![b'x'; (2 << 20) + 1]).unwrap();
+    let added = Arc::new(Counters::new());
+    let mut transaction = fixture.store.counting_into(Arc::clone(&added)).begin().unwrap();
+    transaction.put_directory(&name("tree"), &source, None, &[]).unwrap();
+    drop(transaction.barrier().unwrap());
+    assert_eq!((added.files(), added.bytes()), (2, (2 << 20) + 6));
+
+    let rebuilt = Arc::new(Counters::of("object"));
+    fixture.store.counting_into(Arc::clone(&rebuilt)).rebuild_index().unwrap();
+    assert_eq!(rebuilt.files(), 1);
+
+    let removed = Arc::new(Counters::new());
+    let later = std::time::SystemTime::now() + Duration::from_mins(1);
+    let plan = crate::gc::plan(&fixture.store, &crate::gc::Roots::default(), later, Duration::ZERO).unwrap();
+    crate::gc::execute(&fixture.store.counting_into(Arc::clone(&removed)), &plan).unwrap();
+    assert!(removed.files() >= 4, "two names in the object and two contents at least: {}", removed.files());
+}

@@ -19,6 +19,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use crate::error::StoreError;
 use crate::fsutil::{self, Directory, FsError};
+use crate::progress::Counters;
 use crate::scan::Candidates;
 use crate::stat_cache::StatCache;
 use crate::tree::{FileFacts, SelfReferences};
@@ -52,6 +53,7 @@ pub(super) fn ingest(staging: &mut Staging<'_>, source: Directory, origin: Origi
         shards: shards_of(&blobs)?,
         blobs,
         candidates: staging.candidates,
+        progress: staging.store.progress(),
         name: staging.name,
         top: staging.top.clone(),
         contents: Mutex::new(std::mem::take(staging.contents)),
@@ -105,6 +107,7 @@ fn run(source: Directory, target: Directory, shared: &Shared<'_>) -> Result<Copi
 /// What all threads see.
 struct Shared<'a> {
     candidates: &'a Candidates,
+    progress: &'a Counters,
     name: &'a ObjectName,
     top: PathBuf,
     blobs: Directory,

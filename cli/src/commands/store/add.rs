@@ -1,8 +1,10 @@
 //! `sarsen store add`: a directory as an object.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use clap::Args;
+use sarsen_store::progress::Counters;
 use sarsen_store::{ObjectName, ObjectRef, ObjectStore};
 use serde::Serialize;
 
@@ -10,6 +12,7 @@ use super::failed;
 use crate::args::Format;
 use crate::context::Context;
 use crate::error::{CommandError, Exit};
+use crate::progress::watch;
 use crate::project::open_store;
 
 #[derive(Debug, Args)]
@@ -33,7 +36,9 @@ pub(super) fn run(arguments: &Arguments, context: &Context) -> Result<Exit, Comm
     let name = arguments.name.clone().map_or_else(|| name_of(&source), Ok)?;
     let store = open_store(context)?;
     refuse_the_store_itself(&store, &source)?;
-    let (object, new) = add(&store, &name, &source)?;
+    let counters = Arc::new(Counters::new());
+    let store = store.counting_into(Arc::clone(&counters));
+    let (object, new) = watch("adding", &counters, || add(&store, &name, &source))?;
     match context.format {
         Format::Json => {
             let path = store.object_path(&object).display().to_string();

@@ -3,12 +3,14 @@
 //! Generations are given up first, if a policy is given: the plan shows what would be free then.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 use std::time::Duration;
 
 use clap::Args;
 use sarsen_activator::layout::{Layout, ProfileLayout};
 use sarsen_activator::retention::{find_expired, give_up};
 use sarsen_store::gc::{self, GcPlan, Generation, Retention, Roots, generations};
+use sarsen_store::progress::Counters;
 use sarsen_store::{Leftovers, ObjectRef, ObjectStore};
 use serde::Serialize;
 
@@ -17,6 +19,7 @@ use super::{failed, leftovers};
 use crate::args::Format;
 use crate::context::Context;
 use crate::error::{CommandError, Exit};
+use crate::progress::watch;
 use crate::project::open_store;
 use crate::render::{bytes, count};
 
@@ -68,7 +71,8 @@ pub(super) fn run(arguments: &Arguments, context: &Context) -> Result<Exit, Comm
     let expired = expired(arguments, &store, context)?;
     let generations: Vec<String> = expired.iter().map(|generation| format!("{}/{}", generation.profile, generation.number)).collect();
     let given_up = expired.into_iter().map(|generation| generation.link).collect();
-    let plan = gc::plan(&store, &Roots { given_up, ..Roots::default() }, context.now, grace).map_err(failed)?;
+    let roots = Roots { given_up, ..Roots::default() };
+    let plan = watch("planning", &Counters::new(), || gc::plan(&store, &roots, context.now, grace)).map_err(failed)?;
     let plan = if let Some(max) = arguments.max_freed { plan.up_to(max) } else { plan };
     show(&plan, &generations, context)?;
     if !plan.remove.is_empty() && !rustix::process::geteuid().is_root() {
@@ -82,7 +86,9 @@ pub(super) fn run(arguments: &Arguments, context: &Context) -> Result<Exit, Comm
             }
         }
         // Also without anything to remove: what an earlier collection left unfinished is.
-        let report = gc::execute(&store, &plan).map_err(failed)?;
+        let counters = Arc::new(Counters::new());
+        let counted = store.counting_into(Arc::clone(&counters));
+        let report = watch("removing", &counters, || gc::execute(&counted, &plan)).map_err(failed)?;
         let objects = usize::try_from(report.objects).unwrap_or(usize::MAX);
         context.say(&format!("removed {}, freed {}", count(objects, "object"), bytes(report.bytes)));
         if report.contents_postponed {

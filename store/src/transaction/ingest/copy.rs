@@ -82,6 +82,7 @@ impl<'a> Worker<'a> {
                 self.shared.failed.store(true, Ordering::Relaxed);
                 return Err(error);
             }
+            self.shared.progress.add_file();
         }
         self.shared.rows.give_back(level);
         Ok(())
@@ -126,6 +127,7 @@ impl<'a> Worker<'a> {
 
     fn add_small(&mut self, source: &Source<'_>) -> Result<(), StoreError> {
         let content = &mut self.start[..self.length];
+        self.shared.progress.add_bytes(content.len() as u64);
         let found = scan_whole(self.shared.candidates, content);
         self.copied.references.extend(found.references);
         let facts = FileFacts { size: content.len() as u64, digest: Digest::of(content), executable: source.is_executable() };
@@ -149,7 +151,7 @@ impl<'a> Worker<'a> {
     fn add_large(&mut self, source: &mut Source<'_>) -> Result<(), StoreError> {
         let target = &source.level.target;
         let shown = target.path().join(source.name);
-        let mut scan = LargeScan::new(self.shared.candidates);
+        let mut scan = LargeScan::new(self.shared.candidates, self.shared.progress);
         self.buffer.resize(PORTION_BYTES, 0);
         let taken = self.take_away(source)?;
         let file = if taken { None } else { Some(target.create_file(source.name)?) };

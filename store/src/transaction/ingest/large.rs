@@ -3,6 +3,7 @@
 use std::io::{self, Read};
 
 use crate::Digest;
+use crate::progress::Counters;
 use crate::scan::{Candidates, Found, Scanner};
 
 /// Hashes and scans a file chunk by chunk.
@@ -10,12 +11,13 @@ pub(super) struct LargeScan<'a> {
     scanner: Option<Scanner<'a>>,
     hasher: blake3::Hasher,
     size: u64,
+    progress: &'a Counters,
 }
 
 impl<'a> LargeScan<'a> {
-    pub(super) fn new(candidates: &'a Candidates) -> Self {
+    pub(super) fn new(candidates: &'a Candidates, progress: &'a Counters) -> Self {
         let scanner = (!candidates.is_empty()).then(|| Scanner::new(candidates));
-        Self { scanner, hasher: blake3::Hasher::new(), size: 0 }
+        Self { scanner, hasher: blake3::Hasher::new(), size: 0, progress }
     }
 
     /// Goes through `start` and what the reader gives; hands on what is settled, the own stand-in zeroed out.
@@ -49,6 +51,7 @@ impl<'a> LargeScan<'a> {
         };
         self.hasher.update(settled);
         self.size += settled.len() as u64;
+        self.progress.add_bytes(settled.len() as u64);
         write(settled)
     }
 
