@@ -9,7 +9,17 @@
 //!     └ sh -eu /script
 //! ```
 //!
-//! If the caller or any stage dies, the kernel kills everything below. There is no fallback: without namespaces there is no build, and
+//! If the caller or any stage dies, the kernel kills everything below; a stage that starts after its parent's death sees that and ends.
+//!
+//! | limit     | by                                                     | what it cannot do                                       |
+//! |-----------|--------------------------------------------------------|---------------------------------------------------------|
+//! | time      | the caller's clock: the build's `timeout`, [`SILENCE`]  |                                                         |
+//! | processes | `kernel.pid_max` of the pid namespace; `RLIMIT_NPROC`  | Linux before 6.14 has no limit for builds of real root  |
+//! | memory    | /tmp and /dev/shm have sizes; the kernel's killer takes builds first | no limit for each build: cgroups are not used |
+//! | files     | `RLIMIT_FSIZE`: [`FILE_BYTES_MAX`]                     | many files; what an object may hold is the store's limit |
+//! | log       | the rest is read and dropped: [`LOG_BYTES_MAX`]        |                                                         |
+//!
+//! There is no fallback: without namespaces there is no build, and
 //! the error says which setting of the machine stands in the way.
 
 mod log;
@@ -22,6 +32,7 @@ mod supervise;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
@@ -29,10 +40,20 @@ pub(crate) use log::copy as copy_log;
 pub use supervise::run;
 
 /// The version of what a build sees; part of every build's key. It changes whenever a build could notice a change of this module.
-pub const SANDBOX_VERSION: u32 = 1;
+pub const SANDBOX_VERSION: u32 = 2;
 
 /// The longest log that is kept, in bytes; what exceeds it is read and dropped. Compilers of large projects stay below it.
 pub const LOG_BYTES_MAX: u64 = 16 << 20;
+
+/// How long a build may say nothing. The slowest silent steps known, links of large programs with optimisation, stay below it; a build that waits
+/// for something that never comes need not use up a `timeout` of many hours.
+pub const SILENCE: Duration = Duration::from_hours(1);
+
+/// How many processes and threads a build may have at once: make with a job for each of 256 processors, and room for what each of them starts.
+pub const PROCESSES_MAX: u64 = 4096;
+
+/// The largest file that a build may write, in bytes: disk images stay below it, and a run-away loop ends before a large disk is full.
+pub const FILE_BYTES_MAX: u64 = 64 << 30;
 
 /// How many last lines of a log are kept for the error message.
 pub const LOG_TAIL_LINES: usize = 20;
@@ -62,6 +83,15 @@ pub struct Spec {
     pub outputs: BTreeMap<String, PathBuf>,
 }
 
+/// How long a build may take.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Patience {
+    /// From its start to its end.
+    pub wall: Duration,
+    /// From one output to the next; usually [`SILENCE`].
+    pub silence: Duration,
+}
+
 /// How a build ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -72,14 +102,24 @@ pub enum Ending {
     Signalled(i32),
     /// It was killed when its time was up, after this many seconds.
     TimedOut(u64),
+    /// It was killed since it had printed nothing for this many seconds.
+    Silent(u64),
 }
 
 impl std::fmt::Display for Ending {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Self::Exited(code) => write!(f, "the script ended with exit code {code}"),
+            // Nothing else of sarsen ends a script with this signal.
+            Self::Signalled(9) => f.write_str("the script was killed by signal 9, probably since the machine had no memory left"),
+            Self::Signalled(25) => {
+                write!(f, "the script was killed by signal 25: it wrote a file of more than {} GiB", FILE_BYTES_MAX >> 30)
+            }
             Self::Signalled(signal) => write!(f, "the script was killed by signal {signal}"),
             Self::TimedOut(seconds) => write!(f, "the script was killed after {seconds} s, the build's `timeout`"),
+            Self::Silent(seconds) => {
+                write!(f, "the script was killed after it had printed nothing for {seconds} s: let it print what it does")
+            }
         }
     }
 }

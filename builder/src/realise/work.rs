@@ -18,7 +18,7 @@ use crate::fetch;
 use crate::model::Source;
 use crate::plan::{Plan, PythonFetch, Recipe, RecipeKind, Substitution, TreeEntry, TreeEntryKind};
 use crate::recipe::{FilledBuild, Surroundings, scratch_id, wheels_key};
-use crate::sandbox::{self, Ending, Spec};
+use crate::sandbox::{self, Ending, Patience, Spec};
 
 /// How many characters of a recipe key name its log: enough to be unique among the builds of a machine.
 const LOG_NAME_CHARS: usize = 20;
@@ -97,7 +97,8 @@ impl Worker<'_> {
         let visible = self.store.closure(&build.inputs)?;
         let (spec, directories) = self.prepare(build, &visible, &transaction)?;
         let timeout = Duration::from_secs(build.recipe.timeout_s);
-        let outcome = sandbox::run(&spec, &self.options.sandbox_program, log, timeout)?;
+        let patience = Patience { wall: timeout, silence: sandbox::SILENCE };
+        let outcome = sandbox::run(&spec, &self.options.sandbox_program, log, patience)?;
         if outcome.ending != Ending::Exited(0) {
             return Err(RecipeError::Unsuccessful { ending: outcome.ending.to_string(), log: log.to_owned(), tail: outcome.tail });
         }

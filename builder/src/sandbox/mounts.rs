@@ -65,9 +65,28 @@ pub(super) fn enter_root(spec: &Spec) -> Result<(), Failure> {
     root.store(spec)?;
     // Nothing inside can see the real /proc any more, so the new one comes last: mountinfo was needed until here.
     let proc = root.directory("proc")?;
-    let flags = MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC | MountFlags::RDONLY;
+    let flags = MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC;
     rustix::mount::mount("proc", &proc, "proc", flags, None).map_err(Failure::at("mount a new /proc"))?;
+    limit_processes(&proc)?;
+    let flags = MountFlags::BIND | MountFlags::RDONLY | flags;
+    rustix::mount::mount_remount(&proc, flags, "").map_err(Failure::at("make /proc read-only"))?;
     pivot(root.path)
+}
+
+/// Bounds the numbers, and so the count, of the processes of this pid namespace; the kernel reuses none of the first 300, so a few less can be had.
+///
+/// Since Linux 6.14 the setting belongs to the namespace. Before, it is the machine's, and root's builds could write it: hands off.
+fn limit_processes(proc: &Path) -> Result<(), Failure> {
+    if !has_own_pid_max(&rustix::system::uname().release().to_string_lossy()) {
+        return Ok(());
+    }
+    let path = proc.join("sys/kernel/pid_max");
+    fs::write(&path, super::PROCESSES_MAX.to_string()).map_err(at_path("limit the processes in", &path))
+}
+
+fn has_own_pid_max(release: &str) -> bool {
+    let mut numbers = release.split(|c: char| !c.is_ascii_digit()).map_while(|number| number.parse::<u32>().ok());
+    matches!((numbers.next(), numbers.next()), (Some(major), Some(minor)) if (major, minor) >= (6, 14))
 }
 
 /// Makes `root` the root, drops the old one, and forbids writing to what is neither bound nor mounted elsewhere.
@@ -239,6 +258,15 @@ fn unescape(field: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_kernels_version_is_understood() {
+        for (release, expected) in
+            [("6.14.0", true), ("6.18.44-fc-v669", true), ("7.0", true), ("6.13.9-1-amd64", false), ("5.15", false), ("?", false)]
+        {
+            assert_eq!(has_own_pid_max(release), expected, "{release}");
+        }
+    }
 
     #[test]
     fn mountinfo_lines_are_understood() {

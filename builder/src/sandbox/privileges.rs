@@ -2,7 +2,7 @@
 //!
 //! Applied to process 1 of the sandbox, inherited by all others: no capability in any set, none obtainable (bounding set, no new
 //! privileges), and three system call filters. Set-id bits are refused (CVE-2024-38531; `fchmodat2` is the one that other sandboxes
-//! forgot). Extended attributes answer as on a file system without them, since no object can hold any. Calls that make new namespaces,
+//! forgot, and a file can be made with them in the first place). Extended attributes answer as on a file system without them, since no object can hold any. Calls that make new namespaces,
 //! mount, trace, or have had more holes than uses are refused, too. The store drops or refuses all of this again when it takes an output in.
 
 use std::collections::BTreeMap;
@@ -13,12 +13,23 @@ use rustix::thread::{CapabilitySet, CapabilitySets};
 use seccompiler::{BpfProgram, SeccompAction, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition, SeccompFilter, SeccompRule, TargetArch};
 
 use super::stages::Failure;
+use super::{FILE_BYTES_MAX, PROCESSES_MAX};
 
 /// Set-user-id and set-group-id, each refused.
 const SET_ID_BITS: [u64; 2] = [0o4000, 0o2000];
 
 /// The highest number that a capability can have: the kernel's sets have 64 bits, asking for one that it does not know gives EINVAL.
 const CAPABILITY_BITS: u32 = 64;
+
+/// Calls that make a file: number, where its flags stand, where its mode stands.
+const OPENING: &[(c_long, u8, u8)] = &[
+    (libc::SYS_openat, 2, 3),
+    #[cfg(target_arch = "x86_64")]
+    (libc::SYS_open, 1, 2),
+];
+
+/// The flags with which the kernel looks at the mode; with others its place may hold anything.
+const MAKING_FLAGS: [i32; 2] = [libc::O_CREAT, libc::O_TMPFILE & !libc::O_DIRECTORY];
 
 /// The bit that marks x32 system calls, which are the same calls under other numbers.
 const X32_BIT: c_long = 0x4000_0000;
@@ -86,9 +97,21 @@ pub(super) fn keep_for_process_1() -> Result<(), Failure> {
     Ok(())
 }
 
+/// Limits resources for good. See the table in [`super`].
+fn limit_resources() -> Result<(), Failure> {
+    let limits = [(Resource::Core, 0), (Resource::Nproc, PROCESSES_MAX), (Resource::Fsize, FILE_BYTES_MAX)];
+    for (resource, most) in limits {
+        // A limit that is lower already stays; nobody here could raise it.
+        let most = rustix::process::getrlimit(resource).maximum.map_or(most, |known| known.min(most));
+        let limit = Rlimit { current: Some(most), maximum: Some(most) };
+        rustix::process::setrlimit(resource, limit).map_err(Failure::at("limit resources"))?;
+    }
+    Ok(())
+}
+
 /// Limits resources, drops capabilities, installs the filters.
 pub(super) fn drop_all() -> Result<(), Failure> {
-    rustix::process::setrlimit(Resource::Core, Rlimit { current: Some(0), maximum: Some(0) }).map_err(Failure::at("no core dumps"))?;
+    limit_resources()?;
     drop_capabilities()?;
     rustix::thread::set_no_new_privs(true).map_err(Failure::at("no new privileges"))?;
     let unsupported = u32::try_from(libc::ENOTSUP).unwrap_or_default();
@@ -96,8 +119,9 @@ pub(super) fn drop_all() -> Result<(), Failure> {
     let refused = u32::try_from(libc::EPERM).unwrap_or_default();
     let xattr = XATTR.iter().copied().chain(XATTR_AT).map(|number| (number, Vec::new())).collect();
     // glibc falls back to clone(), whose flags a filter can see.
-    let clone3 = BTreeMap::from([(libc::SYS_clone3, Vec::new())]);
-    for (rules, errno) in [(xattr, unsupported), (clone3, unknown), (refused_rules()?, refused)] {
+    // openat2() hides a mode in memory, as clone3() does flags; whoever knows it falls back, too.
+    let hidden = BTreeMap::from([(libc::SYS_clone3, Vec::new()), (libc::SYS_openat2, Vec::new())]);
+    for (rules, errno) in [(xattr, unsupported), (hidden, unknown), (refused_rules()?, refused)] {
         apply(rules, errno)?;
     }
     Ok(())
@@ -122,10 +146,22 @@ fn refused_rules() -> Result<Rules, Failure> {
     let mut rules: Rules = REFUSED.iter().map(|number| (*number, Vec::new())).collect();
     let mut mode_calls = vec![(libc::SYS_fchmod, 1), (libc::SYS_fchmodat, 2), (libc::SYS_fchmodat2, 2), (libc::SYS_mknodat, 2)];
     #[cfg(target_arch = "x86_64")]
-    mode_calls.extend([(libc::SYS_chmod, 1), (libc::SYS_mknod, 1)]);
+    mode_calls.extend([(libc::SYS_chmod, 1), (libc::SYS_mknod, 1), (libc::SYS_creat, 1)]);
     for (number, argument) in mode_calls {
         let rule = |bit| rule(argument, SeccompCmpOp::MaskedEq(bit), bit);
         rules.insert(number, SET_ID_BITS.into_iter().map(rule).collect::<Result<_, _>>()?);
+    }
+    for (number, flags, mode) in OPENING {
+        let mut making = Vec::new();
+        for bit in SET_ID_BITS {
+            for flag in MAKING_FLAGS {
+                let flag = u64::try_from(flag).unwrap_or_default();
+                let conditions =
+                    [condition(*mode, SeccompCmpOp::MaskedEq(bit), bit)?, condition(*flags, SeccompCmpOp::MaskedEq(flag), flag)?];
+                making.push(new_rule(conditions.into())?);
+            }
+        }
+        rules.insert(*number, making);
     }
     let new_user = u64::try_from(libc::CLONE_NEWUSER).unwrap_or_default();
     rules.insert(libc::SYS_clone, vec![rule(0, SeccompCmpOp::MaskedEq(new_user), new_user)?]);
@@ -134,8 +170,17 @@ fn refused_rules() -> Result<Rules, Failure> {
 }
 
 fn rule(argument: u8, operator: SeccompCmpOp, value: u64) -> Result<SeccompRule, Failure> {
-    let condition = SeccompCondition::new(argument, SeccompCmpArgLen::Dword, operator, value);
-    condition.and_then(|condition| SeccompRule::new(vec![condition])).map_err(|error| Failure::text("write a system call filter", &error))
+    new_rule(vec![condition(argument, operator, value)?])
+}
+
+fn condition(argument: u8, operator: SeccompCmpOp, value: u64) -> Result<SeccompCondition, Failure> {
+    SeccompCondition::new(argument, SeccompCmpArgLen::Dword, operator, value)
+        .map_err(|error| Failure::text("write a system call filter", &error))
+}
+
+/// A rule that holds where all conditions do.
+fn new_rule(conditions: Vec<SeccompCondition>) -> Result<SeccompRule, Failure> {
+    SeccompRule::new(conditions).map_err(|error| Failure::text("write a system call filter", &error))
 }
 
 fn apply(mut rules: Rules, errno: u32) -> Result<(), Failure> {

@@ -4,7 +4,8 @@
 //! The script gets neither the socket nor any other descriptor. Both stages are single-threaded.
 #![expect(clippy::disallowed_methods, reason = "owner of the processes in a sandbox")]
 
-use std::io::{self, Read, Write};
+use std::io::{self, PipeReader, PipeWriter, Read, Write};
+use std::os::fd::AsRawFd;
 use std::os::unix::process::ExitStatusExt;
 use std::process::{Command, ExitCode, Stdio};
 
@@ -90,7 +91,11 @@ fn hint() -> String {
 
 /// Runs the stage that the second argument names.
 pub(super) fn enter() -> ExitCode {
-    let result = if std::env::args().nth(2).as_deref() == Some(INIT_ARGUMENT) { init() } else { outer() };
+    let mut arguments = std::env::args().skip(2);
+    let result = match (arguments.next().as_deref(), arguments.next()) {
+        (Some(INIT_ARGUMENT), sign) => init(sign.as_deref()),
+        (caller, _) => outer(caller),
+    };
     match result {
         Ok(code) => code,
         Err(failure) => match send(&Report::Failed(failure)) {
@@ -102,8 +107,13 @@ pub(super) fn enter() -> ExitCode {
 }
 
 /// The first stage: new namespaces, user mapping, process 1.
-fn outer() -> Result<ExitCode, Failure> {
+fn outer(caller: Option<&str>) -> Result<ExitCode, Failure> {
     die_with_parent()?;
+    // Before the call above nobody would have been told of the caller's death; after it, everybody is.
+    let parent = rustix::process::getppid().map(|parent| parent.as_raw_nonzero().to_string());
+    if parent.as_deref() != caller {
+        return Err(Failure::text("die with the parent", &"the caller has ended already"));
+    }
     drop(receive()?);
     close_inherited()?;
     let (user, group) = (rustix::process::geteuid().as_raw(), rustix::process::getegid().as_raw());
@@ -126,16 +136,20 @@ fn outer() -> Result<ExitCode, Failure> {
     write_proc("gid_map", &format!("{GROUP_INSIDE} {group} 1"))?;
     // New credentials clear the death signal.
     die_with_parent()?;
+    // Where memory runs out, a build goes before anything that the machine is there for.
+    write_proc("oom_score_adj", "1000")?;
     privileges::keep_for_process_1()?;
+    let (sign, _life) = sign_of_life()?;
     let mut command = Command::new("/proc/self/exe");
-    command.arg(ENTRY_ARGUMENT).arg(INIT_ARGUMENT).env_clear().stdin(Stdio::inherit());
+    command.arg(ENTRY_ARGUMENT).arg(INIT_ARGUMENT).arg(sign.as_raw_fd().to_string()).env_clear().stdin(Stdio::inherit());
     let status = command.status().map_err(Failure::at("start process 1"))?;
     Ok(if status.success() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
 /// Process 1: builds the root, drops privileges, runs the script, reports.
-fn init() -> Result<ExitCode, Failure> {
+fn init(sign: Option<&str>) -> Result<ExitCode, Failure> {
     die_with_parent()?;
+    end_without(sign)?;
     // Nobody inside may look into this process: it holds the socket.
     rustix::process::set_dumpable_behavior(rustix::process::DumpableBehavior::NotDumpable).map_err(Failure::at("hide process 1"))?;
     let spec = receive()?;
@@ -176,6 +190,31 @@ fn reap_until(script: &mut std::process::Child) -> Result<Ending, Failure> {
 
 fn die_with_parent() -> Result<(), Failure> {
     rustix::process::set_parent_process_death_signal(Some(Signal::KILL)).map_err(Failure::at("die with the parent"))
+}
+
+/// A pipe that says whether this process lives: process 1 cannot see its parent by number, which is outside of its namespace.
+///
+/// The first end is inherited; the second is closed by this process's death alone.
+fn sign_of_life() -> Result<(PipeReader, PipeWriter), Failure> {
+    let (reader, writer) = io::pipe().map_err(Failure::at("make a pipe for process 1"))?;
+    rustix::io::fcntl_setfd(&reader, rustix::io::FdFlags::empty()).map_err(Failure::at("pass a pipe to process 1"))?;
+    Ok((reader, writer))
+}
+
+/// Fails if the parent has ended; from now on its death is told. `sign` is the number of the pipe of [`sign_of_life`].
+fn end_without(sign: Option<&str>) -> Result<(), Failure> {
+    let failed = |reason: &dyn std::fmt::Display| Failure::text("die with the parent", reason);
+    let number: i32 = sign.and_then(|sign| sign.parse().ok()).filter(|number| *number > 2).ok_or_else(|| failed(&"no sign of its life"))?;
+    fcntl(number, FcntlArg::F_SETFD(FdFlag::FD_CLOEXEC)).map_err(|error| failed(&error))?;
+    // Opened anew, since the flag of the inherited end would be that of both.
+    let flags = rustix::fs::OFlags::RDONLY | rustix::fs::OFlags::NONBLOCK | rustix::fs::OFlags::CLOEXEC;
+    let pipe = rustix::fs::open(format!("/proc/self/fd/{number}"), flags, rustix::fs::Mode::empty());
+    match pipe.and_then(|pipe| rustix::io::read(pipe, &mut [0; 1])) {
+        // Nothing to read, but a writer.
+        Err(Errno::AGAIN) => Ok(()),
+        Ok(_) => Err(failed(&"it has ended already")),
+        Err(error) => Err(Failure::at("look for the parent")(error)),
+    }
 }
 
 /// Marks everything above standard error, whoever opened it, to be closed when the next program starts (runc, CVE-2024-21626).

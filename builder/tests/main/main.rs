@@ -2,6 +2,7 @@
 
 #![expect(clippy::unwrap_used, clippy::disallowed_methods, reason = "a test arranges its own files and processes, and may fail")]
 
+mod escape;
 mod hostile;
 mod realise;
 mod sandbox;

@@ -16,9 +16,9 @@ const NOBODY: u32 = 65534;
 
 /// What came of a script.
 #[derive(Debug)]
-struct Ran {
-    code: i32,
-    log: String,
+pub(crate) struct Ran {
+    pub(crate) code: i32,
+    pub(crate) log: String,
     output: PathBuf,
     _directory: tempfile::TempDir,
 }
@@ -62,11 +62,11 @@ fn prepare(user: u32, script: &str, timeout_s: u32) -> Prepared {
         command = Command::new("setpriv");
         command.args([format!("--reuid={user}"), format!("--regid={user}"), "--clear-groups".to_owned()]).arg(&probe);
     }
-    command.arg("run").args([path("spec"), path("log")]).arg(timeout_s.to_string());
+    command.arg("run").args([path("spec"), path("log")]).args([timeout_s.to_string(), "3600".to_owned()]);
     Prepared { command, directory }
 }
 
-fn run_as(user: u32, script: &str, timeout_s: u32) -> Ran {
+pub(crate) fn run_as(user: u32, script: &str, timeout_s: u32) -> Ran {
     let Prepared { mut command, directory } = prepare(user, script, timeout_s);
     let status = command.status().unwrap();
     let log = String::from_utf8_lossy(&fs::read(directory.path().join("log")).unwrap_or_default()).into_owned();
@@ -78,7 +78,7 @@ fn current_user() -> u32 {
 }
 
 /// The users to test as: this one, and an ordinary one if this one is root.
-fn users() -> Vec<u32> {
+pub(crate) fn users() -> Vec<u32> {
     if current_user() == 0 { vec![0, NOBODY] } else { vec![current_user()] }
 }
 
@@ -216,6 +216,52 @@ fn inherited_descriptors_do_not_reach_the_build() {
     assert!(status.success(), "{:?}", fs::read_to_string(directory.path().join("log")));
 }
 
+/// Runs a script that may be silent for a second.
+fn run_silently(user: u32, script: &str) -> Ran {
+    let Prepared { mut command, directory } = prepare(user, script, 60);
+    let words: Vec<std::ffi::OsString> = command.get_args().map(|word| if word == "3600" { "1".into() } else { word.to_owned() }).collect();
+    command = Command::new(command.get_program());
+    let status = command.args(words).status().unwrap();
+    let log = fs::read_to_string(directory.path().join("log")).unwrap();
+    Ran { code: status.code().unwrap_or(-1), log, output: directory.path().join("out"), _directory: directory }
+}
+
+#[test]
+fn a_silent_script_is_killed_and_a_slow_one_is_not() {
+    let slow = run_silently(current_user(), "for i in 1 2 3 4 5 6; do echo $i; sleep 0.4; done");
+    assert_eq!(slow.code, 0, "{}", slow.log);
+    let silent = run_silently(current_user(), "echo started; sleep 4717");
+    assert_eq!((silent.code, silent.log.as_str()), (104, "started\n"));
+}
+
+#[test]
+fn processes_and_files_have_limits() {
+    let before = fs::read("/proc/sys/kernel/pid_max").unwrap();
+    succeeds("bash -euc 'test $(ulimit -u) -le 4096; test $(ulimit -f) -le $((64 << 20))'");
+    succeeds("refused truncate -s 65G big; truncate -s 63G big");
+    succeeds("test \"$(cat /proc/self/oom_score_adj)\" = 1000");
+    for user in users() {
+        let bomb = "import os,sys\ntry:\n  for n in range(6000):\n    if os.fork() == 0: os.read(r, 1); os._exit(0)\nexcept OSError as e: print(n, e.errno); sys.exit(7)";
+        let ran = run_as(user, &format!("exec python3 -c 'import os; r, w = os.pipe()\n{bomb}'"), 60);
+        let count: u64 = ran.log.split(' ').next().and_then(|count| count.parse().ok()).unwrap_or(u64::MAX);
+        assert!(ran.code == 7 && count <= 4096, "as user {user}: {} {}", ran.code, ran.log);
+    }
+    assert_eq!(fs::read("/proc/sys/kernel/pid_max").unwrap(), before, "the machine's own limit");
+}
+
+#[test]
+fn a_stage_whose_parent_has_ended_does_not_go_on() {
+    // The number of a process that is not the parent: as if the caller had ended before the stage asked for its death signal.
+    for arguments in [&["__sandbox", "1"][..], &["__sandbox"], &["__sandbox", "init"], &["__sandbox", "init", "77"]] {
+        let (mut ours, theirs) = std::os::unix::net::UnixStream::pair().unwrap();
+        let status = Command::new(PROBE).args(arguments).stdin(std::os::fd::OwnedFd::from(theirs)).status().unwrap();
+        assert!(status.success());
+        let mut report = String::new();
+        std::io::Read::read_to_string(&mut ours, &mut report).unwrap();
+        assert!(report.contains("die with the parent"), "{arguments:?}: {report}");
+    }
+}
+
 #[test]
 fn a_long_log_is_cut() {
     let ran = run_as(current_user(), "head -c 20000000 /dev/zero; echo end", 60);
@@ -239,7 +285,8 @@ fn without_namespaces_the_error_names_the_setting() {
         outputs: BTreeMap::new(),
     };
     fs::write(&spec, serde_json::to_vec(&empty).unwrap()).unwrap();
-    let script = format!("echo 0 > /proc/sys/user/max_user_namespaces; exec {PROBE} run {} {} 20", spec.display(), here("log").display());
+    let script =
+        format!("echo 0 > /proc/sys/user/max_user_namespaces; exec {PROBE} run {} {} 20 20", spec.display(), here("log").display());
     let status = Command::new("unshare").args(["--user", "--map-root-user", "sh", "-c", &script]).status().unwrap();
     let log = fs::read_to_string(here("log")).unwrap();
     assert_eq!(status.code(), Some(103), "{log}");
