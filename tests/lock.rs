@@ -107,6 +107,11 @@ fn a_package_is_pinned_used_and_moved_only_when_asked() {
     let other = other.to_str().expect("UTF-8");
     place.world.sarsen(&["check", "--frozen", "--root", other]).expect(1).says("package `web` is not in the store").says("--frozen");
     place.world.sarsen(&["check", "--root", other]).expect(0);
+
+    // A server that gives only what has a name: the branch is fetched, and the commit found in its history.
+    fs::write(place.world.path().join("home/.gitconfig"), "[protocol]\nversion = 0\n").expect("a configuration");
+    let third = place.world.path().join("third");
+    place.world.sarsen(&["check", "--root", third.to_str().expect("UTF-8")]).expect(0);
 }
 
 #[test]

@@ -89,7 +89,7 @@ pub enum PackageError {
         reason: &'static str,
     },
     /// Too much.
-    #[error("package `{name}` has more than {limit} below components/ and lib/")]
+    #[error("package `{name}` is too large: more than {limit}; only what is below components/ and lib/ counts")]
     TooLarge {
         /// The package.
         name: String,
@@ -372,7 +372,10 @@ impl Git<'_> {
         };
         let (ending, output) = fetch::run(command, GIT_TIMEOUT, read).map_err(PackageError::NoGit)?;
         if output.len() as u64 > bytes_max {
-            return Err(PackageError::TooLarge { name: self.name.to_owned(), limit: "was announced" });
+            return Err(PackageError::TooLarge {
+                name: self.name.to_owned(),
+                limit: "10 MiB of names, or a size that git did not announce",
+            });
         }
         match ending {
             None => Ok(output),
