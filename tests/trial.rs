@@ -6,6 +6,7 @@ use crate::lab::Lab;
 use crate::world::{World, eventually};
 
 const NOTE: &str = "cat /var/lib/sarsen/profiles/cutting/current/note/note";
+const TICKS: &str = "cat /var/lib/sarsen/state/cutting/note/ticks/log 2>/dev/null || true";
 
 #[test]
 fn a_generation_that_cuts_its_host_off_is_given_up_by_the_host_itself() {
@@ -31,8 +32,11 @@ fn a_generation_that_cuts_its_host_off_is_given_up_by_the_host_itself() {
 fn a_host_that_crashes_during_a_trial_boots_into_its_recorded_generation() {
     let lab = Lab::start("boot", &[("web1", 11)]);
     let operator = lab.operator(World::of("cutting"));
+    operator.append("environments/lab/environment.toml", "\n[components.note]\nstall = false\ntick = true\nversion = \"1\"\n");
     operator.sarsen(&["deploy", "lab", "--yes"]).expect(0);
-    operator.append("environments/lab/environment.toml", "\n[components.note]\nstall = true\nversion = \"2\"\n");
+    eventually("the timer starts its job", || lab.on("web1", TICKS).contains('1'));
+    operator.edit("environments/lab/environment.toml", "stall = false", "stall = true");
+    operator.edit("environments/lab/environment.toml", "version = \"1\"", "version = \"2\"");
     thread::scope(|scope| {
         let deployment = scope.spawn(|| operator.sarsen(&["deploy", "lab", "--yes"]));
         eventually("version 2 is on trial", || lab.on("web1", NOTE) == "version 2");
@@ -42,7 +46,19 @@ fn a_host_that_crashes_during_a_trial_boots_into_its_recorded_generation() {
     });
     assert_eq!(lab.on("web1", NOTE), "version 1");
     assert_eq!(lab.on("web1", "ls /var/lib/sarsen/profiles/cutting/pending.json 2>/dev/null || true"), "");
+    lab.on("web1", "rm /var/lib/sarsen/state/cutting/note/ticks/log");
+    eventually("the timer starts the recorded generation's job after the boot", || lab.on("web1", TICKS).contains('1'));
+
     operator.edit("environments/lab/environment.toml", "stall = true", "stall = false");
     operator.sarsen(&["deploy", "lab", "--yes"]).expect(0);
     assert_eq!(lab.on("web1", NOTE), "version 2");
+    eventually("the timer starts the new job", || lab.on("web1", TICKS).contains('2'));
+    operator.sarsen(&["deploy", "lab", "--yes"]).expect(0).says("nothing to do");
+
+    operator.edit("environments/lab/environment.toml", "tick = true", "tick = false");
+    operator.sarsen(&["deploy", "lab", "--yes"]).expect(0);
+    assert_eq!(
+        lab.on("web1", "systemctl list-unit-files --no-legend 'note-tick*'; systemctl list-units --all --no-legend 'note-tick.timer'"),
+        ""
+    );
 }

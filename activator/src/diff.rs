@@ -6,7 +6,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use sarsen_store::ObjectRef;
-use sarsen_store::manifest::{Manifest, Phase};
+use sarsen_store::manifest::{Manifest, Phase, Role};
 use serde::{Deserialize, Serialize};
 
 use crate::unitfile::{Change, compare_units};
@@ -57,10 +57,16 @@ pub struct Loaded {
 }
 
 impl Loaded {
-    /// The names of the units, in the order of the manifest.
+    /// The names of the units that run while the generation is current, in the order of the manifest: all but jobs, which their
+    /// triggers start.
     pub fn unit_names(&self) -> Vec<String> {
-        self.manifest.services.iter().map(|service| service.unit.clone()).collect()
+        running_units(&self.manifest)
     }
+}
+
+/// The units of a manifest that run while its generation is current.
+pub fn running_units(manifest: &Manifest) -> Vec<String> {
+    manifest.services.iter().filter(|service| service.role != Role::Job).map(|service| service.unit.clone()).collect()
 }
 
 /// What of a generation is not as its activation left it.

@@ -114,7 +114,9 @@ impl Machine for Host {
     }
 
     fn check_requirements(&self, manifest: &Manifest, own_units: &[String]) -> Vec<String> {
-        requirements::check_requirements(&manifest.requirements, own_units, self.services())
+        let mut unmet = requirements::check_requirements(&manifest.requirements, own_units, self.services());
+        unmet.extend(requirements::check_triggers(&manifest.services, self.services()));
+        unmet
     }
 
     fn make_state_directories(&self, manifest: &Manifest) -> Result<(), ActivateError> {
@@ -128,7 +130,7 @@ impl Machine for Host {
     }
 
     fn wait_healthy(&self, manifest: &Manifest, given_up: &dyn Fn() -> Option<String>) -> Result<(), String> {
-        let units: Vec<_> = manifest.services.iter().map(|service| service.unit.clone()).collect();
+        let units = crate::diff::running_units(manifest);
         let (services, begun) = (self.services(), Instant::now());
         health::wait_healthy(&manifest.health_checks, &units, services, begun, given_up).map_err(|error| describe(&error))
     }

@@ -9,7 +9,7 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
-use sarsen_store::manifest::Requirement;
+use sarsen_store::manifest::{Requirement, Role, Service};
 
 use crate::process::accounts::{Account, AccountError};
 use crate::process::{SEARCH_PATH, clean};
@@ -28,6 +28,18 @@ const LISTENING: &str = "0A";
 /// `own_units` are the units of the current generation.
 pub fn check_requirements(requirements: &[Requirement], own_units: &[String], services: &dyn ServiceManager) -> Vec<String> {
     requirements.iter().filter_map(|requirement| check_requirement(requirement, own_units, services)).collect()
+}
+
+/// Says in words which triggers this host's manager of services cannot run: a job that nobody starts would be missed too late.
+pub fn check_triggers(units: &[Service], services: &dyn ServiceManager) -> Vec<String> {
+    if services.has_triggers() {
+        return Vec::new();
+    }
+    let triggers = units.iter().filter(|unit| unit.role == Role::Trigger);
+    let name = services.name();
+    let describe =
+        |unit: &Service| format!("`{}` of component `{}` needs systemd, and services run under the {name} here", unit.unit, unit.component);
+    triggers.map(describe).collect()
 }
 
 fn check_requirement(requirement: &Requirement, own_units: &[String], services: &dyn ServiceManager) -> Option<String> {
@@ -167,6 +179,29 @@ mod tests {
             "component `app` needs the user `no-such-user`: no user `no-such-user` in /etc/passwd",
         ];
         assert_eq!(unmet, expected);
+    }
+
+    #[test]
+    fn a_timer_needs_who_runs_timers() {
+        let unit = |name: &str, role| Service {
+            unit: name.to_owned(),
+            component: "app".to_owned(),
+            command: Vec::new(),
+            reload: Vec::new(),
+            environment: std::collections::BTreeMap::new(),
+            user: None,
+            working_directory: None,
+            restart: sarsen_store::manifest::Restart::No,
+            reload_trigger: String::new(),
+            stop_timeout_ms: 1000,
+            role,
+        };
+        let units = [unit("a.service", Role::Service), unit("b.service", Role::Job), unit("b.timer", Role::Trigger)];
+        assert_eq!(check_triggers(&units, &FakeManager::default()), [""; 0]);
+        let root = tempfile::tempdir().unwrap();
+        let supervisor = crate::supervisor::SupervisorClient::new(root.path(), "shop");
+        let expected = "`b.timer` of component `app` needs systemd, and services run under the development supervisor here";
+        assert_eq!(check_triggers(&units, &supervisor), [expected]);
     }
 
     #[test]

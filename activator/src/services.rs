@@ -51,6 +51,9 @@ pub trait ServiceManager: Send + Sync {
     /// Takes [`ServiceManager::arm_dead_man`] back; it is no error when nothing is armed.
     fn disarm_dead_man(&self) -> Result<(), ServiceError>;
 
+    /// Whether it runs timers and what else starts other units.
+    fn has_triggers(&self) -> bool;
+
     /// What the operator should know about this manager on this host, one sentence each; empty if nothing.
     fn notes(&self) -> Vec<String>;
 }

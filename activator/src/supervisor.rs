@@ -202,6 +202,10 @@ impl ServiceManager for SupervisorClient {
         messages::ask_running(&self.place, &Request::DisarmDeadMan).map(drop)
     }
 
+    fn has_triggers(&self) -> bool {
+        false
+    }
+
     fn notes(&self) -> Vec<String> {
         let name = "services run under sarsen's development supervisor, which is not meant for production";
         let why = if !Path::new("/run/systemd/system").exists() {

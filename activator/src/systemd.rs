@@ -15,7 +15,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use sarsen_store::Digest;
-use sarsen_store::manifest::Service;
+use sarsen_store::manifest::{Role, Service};
 
 use crate::process::accounts::Account;
 use crate::process::{Completed, Invocation, ProcessError, last_lines};
@@ -202,7 +202,8 @@ impl ServiceManager for Systemd {
     fn install(&self, current: &Path, services: &[Service], former: &[Service]) -> Result<(), ServiceError> {
         let units: Vec<String> = services.iter().map(|service| service.unit.clone()).collect();
         let place = links::Place { directory: &self.directory, target: self.boot_target(), current };
-        place.install(&units)?;
+        let wanted: Vec<String> = services.iter().filter(|unit| unit.role != Role::Job).map(|unit| unit.unit.clone()).collect();
+        place.install(&units, &wanted)?;
         place.install_settle_unit(&self.root, &self.settle_unit())?;
         // Always: what lies behind `current` has changed even if no link did.
         self.systemctl(&["daemon-reload"], &[], DEFINITIONS, "read its definitions again")?;
@@ -279,6 +280,10 @@ impl ServiceManager for Systemd {
 
     fn disarm_dead_man(&self) -> Result<(), ServiceError> {
         self.stop(&[format!("{}.timer", self.dead_man_unit())], QUESTION)
+    }
+
+    fn has_triggers(&self) -> bool {
+        true
     }
 
     fn notes(&self) -> Vec<String> {

@@ -13,7 +13,7 @@ use sarsen_activator::protocol::{Activation, Claim, PROTOCOL_VERSION, REQUEST, R
 use sarsen_activator::services::ServiceManager;
 use sarsen_activator::supervisor::SupervisorClient;
 use sarsen_activator::target::{Freshness, Local, Target};
-use sarsen_store::manifest::{HealthCheck, Identity, MANIFEST_VERSION, Manifest, Probe, Restart, Service};
+use sarsen_store::manifest::{HealthCheck, Identity, MANIFEST_VERSION, Manifest, Probe, Restart, Role, Service};
 use sarsen_store::transfer::TransferOptions;
 use sarsen_store::wire::FrameWriter;
 use sarsen_store::{NewEntry, NewEntryKind, ObjectRef, ObjectStore};
@@ -159,6 +159,7 @@ fn manifest(root: &Path, command: &[&str]) -> Manifest {
             working_directory: None,
             restart: Restart::No,
             reload_trigger: String::new(),
+            role: Role::Service,
             stop_timeout_ms: 10_000,
         }],
         links: Vec::new(),

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use sarsen_activator::services::{ServiceManager, UnitState};
 use sarsen_activator::supervisor::SupervisorClient;
-use sarsen_store::manifest::{Restart, Service};
+use sarsen_store::manifest::{Restart, Role, Service};
 use tempfile::TempDir;
 
 const LONG: Duration = Duration::from_secs(20);
@@ -73,6 +73,7 @@ fn sleeper() -> Service {
         working_directory: None,
         restart: Restart::Always,
         reload_trigger: String::new(),
+        role: Role::Service,
         stop_timeout_ms: 10_000,
     }
 }

@@ -11,16 +11,21 @@
 
 mod unit;
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use sarsen_store::canon::Encoder;
 use sarsen_store::manifest::{
-    Component, HealthCheck, Hook, Link, MANIFEST_FILE, MANIFEST_VERSION, Manifest, Probe, Requirement, Service, StateDirectory,
+    Component, HealthCheck, Hook, Link, MANIFEST_FILE, MANIFEST_VERSION, Manifest, Probe, Requirement, Restart, Role, Service,
+    StateDirectory,
 };
 use sarsen_store::{InvalidPath, NewEntry, NewEntryKind, ObjectRef};
 
 use crate::model::{self, ComponentModel, StepKind};
 use crate::plan::{BundleRecipe, Substitution};
+
+/// How long stopping a timer may take: it has no process to wait for.
+const TIMER_STOP_MS: u64 = 5000;
 
 /// Assembles a bundle: its manifest, and all its entries, the manifest's text among them.
 ///
@@ -78,7 +83,8 @@ impl Assembly<'_> {
         let fill = |text: &String| self.ids.fill_text(text);
         let component = component.to_owned();
         match step {
-            StepKind::Service(service) => self.add_service(component, service)?,
+            StepKind::Service(service) => self.add_service(component, service, Role::Service)?,
+            StepKind::Timer(timer) => self.add_timer(component, timer)?,
             StepKind::Link { path, target } => self.manifest.links.push(Link { path: path.clone(), target: fill(target), component }),
             StepKind::StateDirectory { path, user, mode } => {
                 let mode = format!("{mode:04o}");
@@ -108,7 +114,7 @@ impl Assembly<'_> {
         Ok(())
     }
 
-    fn add_service(&mut self, component: String, service: &model::Service) -> Result<(), InvalidPath> {
+    fn add_service(&mut self, component: String, service: &model::Service, role: Role) -> Result<(), InvalidPath> {
         let fill = |text: &String| self.ids.fill_text(text);
         let filled = model::Service {
             name: service.name.clone(),
@@ -140,6 +146,29 @@ impl Assembly<'_> {
             restart: filled.restart,
             reload_trigger,
             stop_timeout_ms: filled.stop_timeout_ms,
+            role,
+        });
+        Ok(())
+    }
+
+    /// The timer comes after what it starts, which systemd must know by then.
+    fn add_timer(&mut self, component: String, timer: &model::Timer) -> Result<(), InvalidPath> {
+        self.add_service(component.clone(), &timer.job, Role::Job)?;
+        let unit = format!("{}.timer", timer.job.name);
+        let path = Manifest::unit_path(&unit)?;
+        self.entries.push(file(path.as_str(), &unit::render_timer(timer, &self.recipe.identity, &component))?);
+        self.manifest.services.push(Service {
+            unit,
+            component,
+            command: Vec::new(),
+            reload: Vec::new(),
+            environment: BTreeMap::new(),
+            user: None,
+            working_directory: None,
+            restart: Restart::No,
+            reload_trigger: String::new(),
+            stop_timeout_ms: TIMER_STOP_MS,
+            role: Role::Trigger,
         });
         Ok(())
     }

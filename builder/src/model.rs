@@ -278,6 +278,8 @@ pub enum StepKind {
     PythonEnv(PythonEnv),
     /// A long-running process.
     Service(Service),
+    /// What runs at times.
+    Timer(Timer),
     /// An action at activation.
     Hook {
         /// The name, unique in the component.
@@ -397,4 +399,19 @@ pub struct Service {
     pub stop_timeout_ms: u64,
     /// Further lines for the `[Service]` section, sorted by key.
     pub settings: BTreeMap<String, String>,
+}
+
+/// What runs at times: a service that ends, and when it is started.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Timer {
+    /// What is started; its `kind` is `oneshot`. The units are `<name>.service` and `<name>.timer`.
+    pub job: Service,
+    /// Calendar events in the words of systemd.time(7), checked for form.
+    pub calendar: Vec<String>,
+    /// Seconds between two starts, the first counted from when the timer is started.
+    pub every_s: Option<u64>,
+    /// Up to so many seconds later, chosen anew each time; 0 for none.
+    pub spread_s: u64,
+    /// A calendar event that passed while the host was down is made up for.
+    pub catch_up: bool,
 }

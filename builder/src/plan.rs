@@ -234,6 +234,7 @@ impl Draft {
                 | StepKind::Directory { .. }
                 | StepKind::Symlink { .. }
                 | StepKind::Service(_)
+                | StepKind::Timer(_)
                 | StepKind::Hook { .. }
                 | StepKind::StateDirectory { .. }
                 | StepKind::Link { .. }
@@ -337,6 +338,7 @@ fn tree_entry(step: &Step) -> Option<(&RelPath, TreeEntryKind)> {
         StepKind::Build(_)
         | StepKind::PythonEnv(_)
         | StepKind::Service(_)
+        | StepKind::Timer(_)
         | StepKind::Hook { .. }
         | StepKind::StateDirectory { .. }
         | StepKind::Link { .. }

@@ -99,6 +99,28 @@ pub struct Service {
     pub reload_trigger: String,
     /// How long it may take to stop before it is killed, in milliseconds.
     pub stop_timeout_ms: u64,
+    /// What an activation does with the unit.
+    #[serde(default, skip_serializing_if = "Role::is_service")]
+    pub role: Role,
+}
+
+/// What an activation does with a unit.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Role {
+    /// A process that runs while the generation is current: started, restarted, stopped.
+    #[default]
+    Service,
+    /// What starts a job, such as a timer: as a service, but it runs nothing itself.
+    Trigger,
+    /// What a trigger starts: made known and otherwise left alone. One that is running goes on to its end.
+    Job,
+}
+
+impl Role {
+    fn is_service(&self) -> bool {
+        *self == Self::Service
+    }
 }
 
 /// When a service is started again after it ended.

@@ -4,7 +4,7 @@ use std::cell::{Cell, RefCell};
 use std::path::PathBuf;
 use std::sync::Mutex;
 
-use sarsen_store::manifest::{Hook, Link, MANIFEST_VERSION, Restart};
+use sarsen_store::manifest::{Hook, Link, MANIFEST_VERSION, Restart, Role};
 use sarsen_store::{ObjectId, ObjectRef};
 use tempfile::TempDir;
 
@@ -78,6 +78,10 @@ impl ServiceManager for Manager {
     fn disarm_dead_man(&self) -> Result<(), ServiceError> {
         self.ask("disarm".to_owned())
     }
+    fn has_triggers(&self) -> bool {
+        true
+    }
+
     fn notes(&self) -> Vec<String> {
         Vec::new()
     }
@@ -187,6 +191,7 @@ impl Rig {
             working_directory: None,
             restart: Restart::No,
             reload_trigger: String::new(),
+            role: Role::Service,
             stop_timeout_ms: 1000,
         };
         let hook = |name: &str, phase| Hook {

@@ -1,5 +1,5 @@
 use sarsen_store::ObjectId;
-use sarsen_store::manifest::{Component, Hook, Identity, Link, MANIFEST_VERSION, Restart, Service};
+use sarsen_store::manifest::{Component, Hook, Identity, Link, MANIFEST_VERSION, Restart, Role, Service};
 
 use super::*;
 
@@ -18,6 +18,7 @@ fn service(unit: &str) -> Service {
         working_directory: None,
         restart: Restart::No,
         reload_trigger: String::new(),
+        role: Role::Service,
         stop_timeout_ms: 1000,
     }
 }
@@ -111,4 +112,24 @@ fn hooks_are_listed_in_the_order_of_their_phases() {
         hook("then", Phase::PreSwitch),
     ];
     assert_eq!(plan_activation(None, &new).hooks, ["app/first", "app/then", "app/last"]);
+}
+
+#[test]
+fn a_job_is_left_to_its_trigger() {
+    let with_job = |label: &str, text: &str, timer: &str| {
+        let mut loaded = loaded(label, &[("job.service", text), ("job.timer", timer)], &[], &[]);
+        loaded.manifest.services[0].role = Role::Job;
+        loaded.manifest.services[1].role = Role::Trigger;
+        loaded
+    };
+    let old = with_job("old", "[Service]\nExecStart=/a\n", "[Timer]\nOnCalendar=daily\n");
+    let first = plan_activation(None, &old);
+    assert_eq!((first.start, first.stop), (vec!["job.timer".to_owned()], Vec::new()));
+    let changed = plan_activation(Some(&old), &with_job("new", "[Service]\nExecStart=/b\n", "[Timer]\nOnCalendar=daily\n"));
+    assert_eq!((changed.start, changed.stop, changed.keep), (Vec::new(), Vec::new(), vec!["job.timer".to_owned()]));
+    let rescheduled = plan_activation(Some(&old), &with_job("new", "[Service]\nExecStart=/a\n", "[Timer]\nOnCalendar=weekly\n"));
+    assert_eq!((&rescheduled.start, &rescheduled.stop), (&vec!["job.timer".to_owned()], &vec!["job.timer".to_owned()]));
+    let removed = plan_activation(Some(&old), &loaded("new", &[], &[], &[]));
+    assert_eq!(removed.stop, ["job.timer"], "a job that is running goes on to its end");
+    assert_eq!(plan_activation(Some(&old), &old).keep, ["job.timer"], "a job that does not run has not drifted");
 }

@@ -64,6 +64,10 @@ impl ServiceManager for FakeManager {
         Ok(())
     }
 
+    fn has_triggers(&self) -> bool {
+        true
+    }
+
     fn notes(&self) -> Vec<String> {
         Vec::new()
     }

@@ -6,7 +6,7 @@ use std::os::fd::AsFd;
 use std::thread::JoinHandle;
 
 use sarsen_store::fsutil;
-use sarsen_store::manifest::Restart;
+use sarsen_store::manifest::{Restart, Role};
 use tempfile::TempDir;
 
 use super::*;
@@ -87,6 +87,7 @@ fn shell(unit: &str, script: &str, restart: Restart) -> Service {
         working_directory: None,
         restart,
         reload_trigger: String::new(),
+        role: Role::Service,
         stop_timeout_ms: 10_000,
     }
 }

@@ -1,7 +1,7 @@
 //! The files that sarsen makes in systemd's directory.
 //!
 //! * `<unit>` -> `<profile>/current/unit.d/<unit>`: the definition;
-//! * `<boot target>.wants/<unit>` -> the same: starts it at boot, as `systemctl enable` does for a unit elsewhere;
+//! * `<boot target>.wants/<unit>` -> the same: starts it at boot, as `systemctl enable` does for a unit elsewhere; not for jobs;
 //! * `sarsen-settle-<installation>.service` and `sarsen-settle.service` with their links in the same place: files of our own.
 //!
 //! A link is ours if it leads into our profile's `current`; nothing else is ever overwritten or removed.
@@ -40,24 +40,25 @@ enum Found {
 }
 
 impl Place<'_> {
-    /// Makes the links of `units` and removes our links of all other units.
+    /// Makes the definitions of `units`, lets those of `wanted` start at boot, and removes our links of all others.
     ///
     /// Errors: [`ServiceError::Foreign`] before anything is changed.
-    pub(super) fn install(&self, units: &[String]) -> Result<(), ServiceError> {
-        for path in units.iter().flat_map(|unit| self.paths(unit)) {
-            if let Found::Foreign = self.look(&path)? {
+    pub(super) fn install(&self, units: &[String], wanted: &[String]) -> Result<(), ServiceError> {
+        let definitions = units.iter().map(|unit| (self.directory.join(unit), unit));
+        let links: Vec<_> = definitions.chain(wanted.iter().map(|unit| (self.wants().join(unit), unit))).collect();
+        for (path, _) in &links {
+            if let Found::Foreign = self.look(path)? {
                 return Err(ServiceError::Foreign { path: path.display().to_string() });
             }
         }
         fsutil::create_dir_all(&self.wants(), 0o755).map_err(file_error)?;
-        for unit in units {
-            for path in self.paths(unit) {
-                if let Found::Nothing = self.look(&path)? {
-                    fsutil::replace_symlink(&path, &self.definition(unit)).map_err(file_error)?;
-                }
+        for (path, unit) in &links {
+            if let Found::Nothing = self.look(path)? {
+                fsutil::replace_symlink(path, &self.definition(unit)).map_err(file_error)?;
             }
         }
-        self.remove_others(units)
+        self.remove_others(&self.wants(), wanted)?;
+        self.remove_others(self.directory, units)
     }
 
     /// Installs the unit `unit` that gives up interrupted trials of `root` at boot, and the one that all managed units wait for.
@@ -87,10 +88,6 @@ impl Place<'_> {
         self.directory.join(format!("{}.wants", self.target))
     }
 
-    fn paths(&self, unit: &str) -> [PathBuf; 2] {
-        [self.directory.join(unit), self.wants().join(unit)]
-    }
-
     fn definition(&self, unit: &str) -> PathBuf {
         self.current.join(UNIT_DIRECTORY).join(unit)
     }
@@ -106,16 +103,14 @@ impl Place<'_> {
         }
     }
 
-    /// Removes our links whose unit is not in `units`, those of an interrupted installation too.
-    fn remove_others(&self, units: &[String]) -> Result<(), ServiceError> {
-        for directory in [self.wants(), self.directory.to_owned()] {
-            let unreadable = |source| ServiceError::File { path: directory.display().to_string(), source };
-            for entry in fs::read_dir(&directory).map_err(unreadable)? {
-                let path = entry.map_err(unreadable)?.path();
-                let kept = path.file_name().and_then(|name| name.to_str()).is_some_and(|name| units.iter().any(|unit| unit == name));
-                if !kept && matches!(self.look(&path)?, Found::Ours) {
-                    fsutil::remove_file(&path).map_err(file_error)?;
-                }
+    /// Removes our links in `directory` whose unit is not in `units`, those of an interrupted installation too.
+    fn remove_others(&self, directory: &Path, units: &[String]) -> Result<(), ServiceError> {
+        let unreadable = |source| ServiceError::File { path: directory.display().to_string(), source };
+        for entry in fs::read_dir(directory).map_err(unreadable)? {
+            let path = entry.map_err(unreadable)?.path();
+            let kept = path.file_name().and_then(|name| name.to_str()).is_some_and(|name| units.iter().any(|unit| unit == name));
+            if !kept && matches!(self.look(&path)?, Found::Ours) {
+                fsutil::remove_file(&path).map_err(file_error)?;
             }
         }
         Ok(())

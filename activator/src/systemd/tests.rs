@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::fs;
 
 use sarsen_store::fsutil;
-use sarsen_store::manifest::Restart;
+use sarsen_store::manifest::{Restart, Role};
 use tempfile::TempDir;
 
 use super::*;
@@ -68,6 +68,7 @@ fn service(unit: &str) -> Service {
         working_directory: None,
         restart: Restart::No,
         reload_trigger: String::new(),
+        role: Role::Service,
         stop_timeout_ms: 1000,
     }
 }
@@ -94,6 +95,19 @@ fn links_units_through_current_enables_them_and_removes_only_its_own_others() {
         stage.calls(),
         ["--no-ask-password daemon-reload --", "--no-ask-password daemon-reload --", "--no-ask-password reset-failed -- a.service"]
     );
+}
+
+#[test]
+fn a_job_is_known_to_systemd_and_not_started_at_boot() {
+    let stage = Stage::new("");
+    let job = Service { role: Role::Job, ..service("job.service") };
+    let trigger = Service { role: Role::Trigger, ..service("job.timer") };
+    let install = |units: &[Service]| stage.systemd().install(&stage.path("profiles/web/current"), units, &[]).unwrap();
+    install(&[service("job.service")]);
+    install(&[job, trigger]);
+    assert_eq!(stage.names(), ["job.service", "job.timer", "multi-user.target.wants", "wants/job.timer"]);
+    install(&[]);
+    assert_eq!(stage.names(), ["multi-user.target.wants"]);
 }
 
 #[test]

@@ -119,3 +119,26 @@ fn a_changed_reload_trigger_is_the_only_difference_that_changed_content_makes() 
     assert_eq!(trigger(1), trigger(1));
     assert_ne!(trigger(1), trigger(2));
 }
+
+#[test]
+fn a_timer_is_a_job_and_what_starts_it() {
+    let job = model::Service { kind: "oneshot".to_owned(), restart: Restart::No, reload: Vec::new(), reload_on: Vec::new(), ..service() };
+    let calendar = vec!["Mon..Fri 03:17".to_owned(), "*-*-01 04:00".to_owned()];
+    let timer = model::Timer { job, calendar, every_s: Some(300), spread_s: 60, catch_up: true };
+    let mut recipe = recipe();
+    let host = Arc::make_mut(&mut recipe.host);
+    host.components[0].steps.truncate(1);
+    host.components[0].steps[0].kind = StepKind::Timer(timer);
+    let (manifest, entries) = assemble(&recipe, &ids()).unwrap();
+    let roles: Vec<_> = manifest.services.iter().map(|unit| (unit.unit.as_str(), unit.role)).collect();
+    assert_eq!(roles, [("web.service", Role::Job), ("web.timer", Role::Trigger)]);
+    assert_eq!(Manifest::parse(manifest.to_json().as_bytes()).unwrap(), manifest);
+    let job = text_of(&entries, "unit.d/web.service");
+    assert!(job.contains("Type=oneshot\n") && !job.contains("[Install]"), "{job}");
+    assert_eq!(
+        text_of(&entries, "unit.d/web.timer"),
+        "[Unit]\nDescription=when web/web of shop prod runs\nDefaultDependencies=no\nAfter=sysinit.target time-set.target sarsen-settle.service\n\
+         Before=shutdown.target\nConflicts=shutdown.target\n\n[Timer]\nOnCalendar=Mon..Fri 03:17\nOnCalendar=*-*-01 04:00\nOnActiveSec=300s\n\
+         OnUnitActiveSec=300s\nAccuracySec=1s\nRandomizedDelaySec=60s\nPersistent=yes\n\n[Install]\nWantedBy=multi-user.target\n"
+    );
+}

@@ -7,10 +7,16 @@ use std::fmt::Write;
 
 use sarsen_store::manifest::{Identity, Restart};
 
-use crate::model::Service;
+use crate::model::{Service, Timer};
 
 /// How long systemd waits before it starts a service again, in seconds: its own default of 0.1 s gives up after half a second.
 const RESTART_S: u32 = 1;
+
+/// The type of services that only a trigger starts.
+const JOB: &str = "oneshot";
+
+/// How late a timer may be: systemd's own minute is later than whoever comes from cron expects.
+const ACCURACY: &str = "1s";
 
 /// Renders the unit of `service`, whose texts hold real ids.
 pub(super) fn render(service: &Service, identity: &Identity, component: &str, reload_trigger: &str) -> String {
@@ -47,6 +53,40 @@ pub(super) fn render(service: &Service, identity: &Identity, component: &str, re
     // Last, so that they win over what stands above.
     for (name, value) in &service.settings {
         unit.line(name, value);
+    }
+    if service.kind != JOB {
+        unit.section("Install");
+        unit.line("WantedBy", "multi-user.target");
+    }
+    unit.text
+}
+
+/// Renders the unit that starts a timer's job.
+///
+/// Without the default dependencies, which would let all of the boot, sshd included, wait for this timer and what is settled before it.
+pub(super) fn render_timer(timer: &Timer, identity: &Identity, component: &str) -> String {
+    let mut unit = Unit { text: String::new() };
+    let Identity { project, environment, host: _, profile: _ } = identity;
+    unit.section("Unit");
+    unit.line("Description", &percent(&format!("when {component}/{} of {project} {environment} runs", timer.job.name)));
+    unit.line("DefaultDependencies", "no");
+    unit.line("After", "sysinit.target time-set.target sarsen-settle.service");
+    unit.line("Before", "shutdown.target");
+    unit.line("Conflicts", "shutdown.target");
+    unit.section("Timer");
+    for event in &timer.calendar {
+        unit.line("OnCalendar", &percent(event));
+    }
+    if let Some(seconds) = timer.every_s {
+        unit.line("OnActiveSec", &format!("{seconds}s"));
+        unit.line("OnUnitActiveSec", &format!("{seconds}s"));
+    }
+    unit.line("AccuracySec", ACCURACY);
+    if timer.spread_s > 0 {
+        unit.line("RandomizedDelaySec", &format!("{}s", timer.spread_s));
+    }
+    if timer.catch_up {
+        unit.line("Persistent", "yes");
     }
     unit.section("Install");
     unit.line("WantedBy", "multi-user.target");

@@ -71,6 +71,9 @@ fn add_ready<'v>(context: &Context, kind: StepKind, at: &Location, heap: Heap<'v
             context.claim("health checks", name, at);
             heap.alloc(NoneType)
         }
+        StepKind::Timer(timer) => heap.alloc(AllocStruct(
+            [("unit", "timer"), ("service", "service")].map(|(field, suffix)| (field, format!("{}.{suffix}", timer.job.name))),
+        )),
         StepKind::Service(service) => heap.alloc(AllocStruct([("unit", format!("{}.service", service.name))])),
         StepKind::File { .. }
         | StepKind::Build(_)

@@ -5,7 +5,7 @@
 use sarsen_store::manifest::{Probe, Requirement};
 
 use super::{BundleRecipe, Recipe, RecipeKind, TreeEntryKind};
-use crate::model::{Service, StepKind};
+use crate::model::{Service, StepKind, Timer};
 
 /// Calls `visit` with each text of the recipe.
 pub(super) fn visit(recipe: &Recipe, mut visit: impl FnMut(&[u8])) {
@@ -34,7 +34,7 @@ fn visit_bundle(bundle: &BundleRecipe, visit: &mut impl FnMut(&[u8])) {
         visit(&component.output.to_chars());
         for step in &component.steps {
             match &step.kind {
-                StepKind::Service(service) => visit_service(service, visit),
+                StepKind::Service(service) | StepKind::Timer(Timer { job: service, .. }) => visit_service(service, visit),
                 StepKind::Hook { verify, update, .. } => [verify, update].into_iter().for_each(|text| visit(text.as_bytes())),
                 StepKind::Link { target, .. } => visit(target.as_bytes()),
                 StepKind::HealthCheck { probe, .. } => match probe {

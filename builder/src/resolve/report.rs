@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::rounds::{Instance, ROUNDS_MAX};
 use crate::diagnostic::{Diagnostic, LISTED_MAX, Location, Severity, WHILE_CONFIGURING, nearest_name};
 use crate::eval::{Outcome, Requirement, Resources, Scene};
-use crate::model::StepKind;
+use crate::model::{StepKind, Timer};
 
 /// All diagnostics of the instances.
 ///
@@ -88,7 +88,7 @@ fn shared_names(instances: &[Instance<'_>], found: &mut Grouped) {
     for instance in instances {
         for step in &instance.outcome.steps {
             let claim = match &step.kind {
-                StepKind::Service(service) => ("services", service.name.clone()),
+                StepKind::Service(service) | StepKind::Timer(Timer { job: service, .. }) => ("services", service.name.clone()),
                 StepKind::Link { path, .. } => ("links", path.clone()),
                 StepKind::Requirement(sarsen_store::manifest::Requirement::Port { port, .. }) => ("ports", port.to_string()),
                 StepKind::File { .. }

@@ -178,6 +178,7 @@ fn step(step: &Step) -> StepLine {
         StepKind::Build(build) => ("build", build.name.clone()),
         StepKind::PythonEnv(environment) => ("python environment", environment.name.clone()),
         StepKind::Service(service) => ("service", format!("{}.service", service.name)),
+        StepKind::Timer(timer) => ("timer", format!("{}.timer", timer.job.name)),
         StepKind::Hook { name, .. } => ("hook", name.clone()),
         StepKind::StateDirectory { path, .. } => ("state directory", path.clone()),
         StepKind::Link { path, .. } => ("link", path.clone()),

@@ -20,13 +20,14 @@ use crate::eval::failure::Failure;
 use crate::eval::values::{StepValue, to_port};
 use crate::model::{Service, StepKind};
 
-/// The service types that run on. What runs once and ends (systemd's `oneshot`) is a hook.
+/// The service types that run on. What runs once and ends (systemd's `oneshot`) is a hook, or a timer's job: a service that has ended
+/// could be told neither from one that died nor be started anew.
 const SERVICE_TYPES: [&str; 4] = ["simple", "exec", "notify", "forking"];
 
 /// The longest time for stopping a service, in seconds.
-const STOP_TIMEOUT_S_MAX: u32 = 3600;
+pub(super) const STOP_TIMEOUT_S_MAX: u32 = 3600;
 
-fn unit_name(name: &str) -> Result<String, Failure> {
+pub(super) fn unit_name(name: &str) -> Result<String, Failure> {
     let good = !name.is_empty()
         && name.len() <= 200
         && !name.starts_with(['.', '-'])
@@ -34,9 +35,9 @@ fn unit_name(name: &str) -> Result<String, Failure> {
     if !good {
         return Err(Failure::new("E0406", format!("`{name}` cannot be the name of a service")).hint("names are made of `A-Za-z0-9_.@-`"));
     }
-    if name.ends_with(".service") {
+    if let Some(bare) = name.strip_suffix(".service").or_else(|| name.strip_suffix(".timer")) {
         return Err(Failure::new("E0406", format!("`{name}` is the name of a unit"))
-            .hint(format!("write `Service(\"{}\", ...)`", name.trim_end_matches(".service"))));
+            .hint(format!("write `\"{bare}\"`; the unit's suffix is added")));
     }
     if name.starts_with("sarsen-") {
         return Err(Failure::new("E0406", format!("`{name}` could be a service of sarsen itself")).hint("choose a name without `sarsen-`"));
@@ -61,7 +62,7 @@ fn restart(text: &str) -> Result<Restart, Failure> {
     }
 }
 
-fn command(value: Value<'_>, what: &str) -> Result<Vec<String>, Failure> {
+pub(super) fn command(value: Value<'_>, what: &str) -> Result<Vec<String>, Failure> {
     let command = to_texts(value, what)?;
     let unusable = command.iter().find(|argument| argument.contains(['\0', '\n']));
     if let Some(argument) = unusable {
@@ -79,7 +80,7 @@ fn command(value: Value<'_>, what: &str) -> Result<Vec<String>, Failure> {
     }
 }
 
-fn one_line(texts: &BTreeMap<String, String>, what: &str) -> Result<(), Failure> {
+pub(super) fn one_line(texts: &BTreeMap<String, String>, what: &str) -> Result<(), Failure> {
     match texts.iter().find(|(key, value)| key.is_empty() || key.contains(['=', '\n', '\0', ' ']) || value.contains(['\n', '\0'])) {
         Some((key, _)) => Err(Failure::new("E0422", format!("`{}` in {what} is not one line of text", key.escape_debug()))),
         None => Ok(()),
@@ -102,7 +103,7 @@ pub(in crate::eval) fn builtins(builder: &mut GlobalsBuilder) {
     /// * `user`: the user it runs as; if not given, the `service_user` of host or environment, else that of the service manager
     /// * `working_directory`: (str or Path) the directory it starts in, an absolute path
     /// * `restart`: when it is started again: `"always"`, `"on-failure"` or `"no"`
-    /// * `type`: how it says that it is ready: `"simple"`, `"exec"`, `"notify"` or `"forking"`; what runs once and ends is a `Hook`
+    /// * `type`: how it says that it is ready: `"simple"`, `"exec"`, `"notify"` or `"forking"`; what runs once and ends is a `Hook`, at times a `Timer`
     /// * `after`: units that are started first
     /// * `stop_timeout`: seconds that stopping may take, at most an hour
     /// * `settings`: (dict of str or Path) further lines of the section `[Service]`, by key
@@ -171,7 +172,7 @@ pub(in crate::eval) fn builtins(builder: &mut GlobalsBuilder) {
         if !SERVICE_TYPES.contains(&service.kind.as_str()) {
             let failure = Failure::new("E0422", format!("`{}` is not a type of services", service.kind));
             let known = crate::diagnostic::list_names(&SERVICE_TYPES);
-            return Err(failure.hint(format!("types are {known}; what runs once and ends is a `Hook`")).into());
+            return Err(failure.hint(format!("types are {known}; what runs once and ends is a `Hook`, at times a `Timer`")).into());
         }
         Ok(make(eval, format!("Service `{name}`"), Declaration::Ready(StepKind::Service(service)))?)
     }

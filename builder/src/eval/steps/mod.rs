@@ -5,6 +5,7 @@ mod content;
 mod file;
 mod host;
 mod mode;
+mod timer;
 
 use starlark::environment::GlobalsBuilder;
 use starlark::eval::Evaluator;
@@ -12,7 +13,6 @@ use starlark::eval::Evaluator;
 pub(super) use activation::builtins as activation;
 pub(super) use content::{BuildDeclaration, PythonDeclaration};
 pub(super) use file::{Content, Engine, FileDeclaration, Formatted, TreeDeclaration};
-pub(super) use host::builtins as host;
 pub(super) use mode::render_mode;
 
 use super::context::Context;
@@ -25,6 +25,12 @@ use crate::model::StepKind;
 pub(super) fn content(builder: &mut GlobalsBuilder) {
     content::builtins(builder);
     file::builtins(builder);
+}
+
+/// All steps that say what the host must have.
+pub(super) fn host(builder: &mut GlobalsBuilder) {
+    host::builtins(builder);
+    timer::builtins(builder);
 }
 
 /// A step before it belongs to a component.
