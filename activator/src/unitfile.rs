@@ -1,14 +1,27 @@
 //! What a change of a unit file means for the running unit.
 //!
-//! The rules follow NixOS' `switch-to-configuration` as far as services go: what only describes or installs a unit
+//! The rules are those of NixOS' `switch-to-configuration` (`compare_units`), and the table in the tests has a line for each: what only describes or installs a unit
 //! is no reason to touch it, what the unit can read again is a reload, and anything else is a restart. The file is
 //! read as systemd reads it: sections of `key=value`, comments with `#` or `;`, lines that go on after a backslash,
 //! and an empty value that clears what was collected for its key.
 
 use std::collections::{BTreeMap, BTreeSet};
 
-/// Keys of `[Unit]` that say nothing about how the process runs.
-const DESCRIPTIVE: &[&str] = &["Description", "Documentation", "SourcePath"];
+/// Keys of `[Unit]` that say nothing about how what runs was started: they describe it, or systemd looks at them when something happens.
+const DESCRIPTIVE: &[&str] = &[
+    "Description",
+    "Documentation",
+    "OnFailure",
+    "OnSuccess",
+    "OnFailureJobMode",
+    "IgnoreOnIsolate",
+    "StopWhenUnneeded",
+    "RefuseManualStart",
+    "RefuseManualStop",
+    "AllowIsolate",
+    "CollectMode",
+    "SourcePath",
+];
 
 /// The key of `[Unit]` whose change asks for a reload.
 const RELOAD_TRIGGERS: &str = "X-Reload-Triggers";
@@ -86,6 +99,43 @@ mod tests {
         let changed = UNIT.replace(from, to);
         assert_ne!(changed, UNIT, "the case changes nothing");
         assert_eq!(compare_units(UNIT, &changed), expected);
+    }
+
+    /// Every rule: the sections of the old text, of the new one, and what the difference means. Each text is completed by what is the same.
+    #[test]
+    fn every_rule_has_its_line() {
+        let with = |text: &str| format!("{text}\n[Service]\nExecStart=/a\nExecReload=/r\n");
+        for (old, new, expected) in [
+            ("", "[Install]\nWantedBy=x", Change::Keep),
+            ("[Install]\nWantedBy=x", "[Install]\nAlias=y.service", Change::Keep),
+            ("", "[Unit]\nDescription=a", Change::Keep),
+            ("", "[Unit]\nDocumentation=man:a", Change::Keep),
+            ("", "[Unit]\nOnFailure=a.service", Change::Keep),
+            ("", "[Unit]\nOnSuccess=a.service", Change::Keep),
+            ("", "[Unit]\nOnFailureJobMode=fail", Change::Keep),
+            ("", "[Unit]\nIgnoreOnIsolate=yes", Change::Keep),
+            ("", "[Unit]\nStopWhenUnneeded=yes", Change::Keep),
+            ("", "[Unit]\nRefuseManualStart=yes", Change::Keep),
+            ("", "[Unit]\nRefuseManualStop=yes", Change::Keep),
+            ("", "[Unit]\nAllowIsolate=yes", Change::Keep),
+            ("", "[Unit]\nCollectMode=inactive", Change::Keep),
+            ("", "[Unit]\nSourcePath=/a", Change::Keep),
+            ("", "[Unit]\nX-Reload-Triggers=1", Change::Reload),
+            ("[Unit]\nX-Reload-Triggers=1", "[Unit]\nX-Reload-Triggers=2", Change::Reload),
+            ("[Unit]\nX-Reload-Triggers=1", "", Change::Reload),
+            ("", "[Service]\nExecReload=/r2", Change::Reload),
+            ("", "[Unit]\nX-Restart-Triggers=1", Change::Restart),
+            ("", "[Unit]\nAfter=b.service", Change::Restart),
+            ("", "[Unit]\nX-Reload-Triggers=1\nX-Restart-Triggers=1", Change::Restart),
+            ("", "[Unit]\nDescription=a\nRequires=b.service", Change::Restart),
+            ("", "[Service]\nUser=a", Change::Restart),
+            ("[Service]\nUser=a", "[Service]\nUser=a\nUser=", Change::Restart),
+            ("[Service]\nUser=a", "[Service]\nUser=b\nUser=\nUser=a", Change::Keep),
+            ("", "[Service]\nDescription=a", Change::Restart),
+            ("", "[Timer]\nOnCalendar=daily", Change::Restart),
+        ] {
+            assert_eq!(compare_units(&with(old), &with(new)), expected, "{old:?} -> {new:?}");
+        }
     }
 
     #[test]
