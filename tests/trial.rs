@@ -6,6 +6,7 @@ use crate::lab::Lab;
 use crate::world::{World, eventually};
 
 const NOTE: &str = "cat /var/lib/sarsen/profiles/cutting/current/note/note";
+const AFTER: &str = "cat /run/after 2>/dev/null || true";
 const TICKS: &str = "cat /var/lib/sarsen/state/cutting/note/ticks/log 2>/dev/null || true";
 
 #[test]
@@ -55,10 +56,20 @@ fn a_host_that_crashes_during_a_trial_boots_into_its_recorded_generation() {
     eventually("the timer starts the new job", || lab.on("web1", TICKS).contains('2'));
     operator.sarsen(&["deploy", "lab", "--yes"]).expect(0).says("nothing to do");
 
-    operator.edit("environments/lab/environment.toml", "tick = true", "tick = false");
+    operator.edit("environments/lab/environment.toml", "tick = true", "tick = false\nafter_confirmation = true");
     operator.sarsen(&["deploy", "lab", "--yes"]).expect(0);
     assert_eq!(
         lab.on("web1", "systemctl list-unit-files --no-legend 'note-tick*'; systemctl list-units --all --no-legend 'note-tick.timer'"),
         ""
     );
+
+    // A hook that failed after the confirmation is not lost: nothing else is to be done, and it runs all the same, until it has succeeded.
+    assert_eq!(lab.on("web1", AFTER), "");
+    operator.sarsen(&["deploy", "lab", "--yes"]).expect(0);
+    assert_eq!(lab.on("web1", AFTER), "", "the host is not ready yet");
+    lab.on("web1", "touch /run/ready");
+    operator.sarsen(&["deploy", "lab", "--yes"]).expect(0);
+    eventually("the hook has run", || lab.on("web1", AFTER) == "2");
+    operator.sarsen(&["deploy", "lab", "--yes"]).expect(0).says("nothing to do");
+    assert_eq!(lab.on("web1", AFTER), "2");
 }

@@ -78,6 +78,8 @@ pub struct Drift {
     pub links: BTreeSet<String>,
     /// State directories that are not there.
     pub directories: BTreeSet<String>,
+    /// Hooks that have not succeeded for what the generation wants of them, as `component/name`.
+    pub hooks: BTreeSet<String>,
 }
 
 /// Adds to a plan what has drifted: of the new generation's paths and directories, and of the units that go on.
@@ -86,7 +88,7 @@ pub fn put_right(plan: &mut ActivationPlan, new: &Manifest, drift: &Drift) {
     plan.directories_make = drift.directories.iter().cloned().collect();
     let links: BTreeSet<String> = drift.links.iter().cloned().chain(std::mem::take(&mut plan.links_make)).collect();
     plan.links_make = links.into_iter().collect();
-    let as_it_was_left = plan.revive.is_empty() && plan.links_make.is_empty() && plan.directories_make.is_empty();
+    let as_it_was_left = plan.revive.is_empty() && plan.links_make.is_empty() && plan.directories_make.is_empty() && drift.hooks.is_empty();
     if plan.unchanged && !as_it_was_left {
         (plan.unchanged, plan.repair, plan.hooks) = (false, true, list_hooks(new));
     }

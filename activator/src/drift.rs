@@ -6,11 +6,12 @@
 
 use std::path::Path;
 
-use sarsen_store::manifest::Manifest;
+use sarsen_store::manifest::{Manifest, Phase};
 
 use crate::activate::{Engine, link_obstacle};
 use crate::diff::{ActivationPlan, Drift, Loaded, plan_activation, put_right};
 use crate::error::ActivateError;
+use crate::hooks::{self, HookRecords};
 use crate::statefile;
 
 impl Engine<'_> {
@@ -35,6 +36,9 @@ impl Engine<'_> {
         }
         let directories = manifest.state_directories.iter().map(|directory| directory.path.clone());
         drift.directories.extend(directories.filter(|path| !Path::new(path).is_dir()));
+        let records = HookRecords::read(&self.profile.hook_records())?;
+        let hooks = manifest.hooks.iter().filter(|hook| hook.phase != Phase::OnRollback && records.demand(hook));
+        drift.hooks.extend(hooks.map(hooks::name_of));
         Ok(drift)
     }
 }

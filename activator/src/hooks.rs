@@ -1,17 +1,22 @@
 //! Actions around the switch: runs the hooks of one phase, in order, and stops at the first failure.
 //!
 //! A hook is two shell commands. `verify` says by its exit code 0 that there is nothing to do; otherwise `update` does it.
-//! An empty `verify` means that `update` always runs. Both get `SARSEN_ROOT`, `SARSEN_PROFILE` and `SARSEN_GENERATION`
+//! An empty `verify` means that `update` always runs. With a trigger, `update` runs when it last succeeded for another one, and what
+//! `verify` says counts only otherwise. That is known from `hooks.json`, whose entry goes before an `update` begins and comes back when it
+//! has succeeded: one that failed or was cut off runs again, for whichever generation. Both get `SARSEN_ROOT`, `SARSEN_PROFILE` and `SARSEN_GENERATION`
 //! beside the bare environment of [`crate::process`], start in `/`, and are killed with their process group when their
 //! time is up. A `verify` that cannot be run or takes too long is a failure, not a "no".
 
 use std::collections::BTreeMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use sarsen_store::manifest::{Hook, Phase};
+use serde::{Deserialize, Serialize};
 
+use crate::error::{ActivateError, describe};
 use crate::process::{Completed, Invocation, ProcessError, describe_status, last_lines};
+use crate::statefile;
 
 /// How many lines of a failed hook's output its error shows.
 const OUTPUT_LINES: usize = 20;
@@ -25,6 +30,32 @@ pub struct HookContext<'a> {
     pub profile: &'a str,
     /// The generation that the hook belongs to.
     pub generation: u64,
+    /// The file of [`HookRecords`].
+    pub records: PathBuf,
+}
+
+/// For which triggers hooks succeeded on this host.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct HookRecords {
+    /// The trigger of the last success, by `component/name`.
+    succeeded: BTreeMap<String, String>,
+}
+
+impl HookRecords {
+    /// Reads the file; no file is no success.
+    pub fn read(path: &Path) -> Result<Self, ActivateError> {
+        Ok(statefile::read(path)?.unwrap_or_default())
+    }
+
+    /// Whether a hook must run whatever else is as it was left: it has a trigger, and did not succeed for it.
+    pub fn demand(&self, hook: &Hook) -> bool {
+        !hook.trigger.is_empty() && self.succeeded.get(&name_of(hook)) != Some(&hook.trigger)
+    }
+}
+
+/// A hook's name in records and plans.
+pub fn name_of(hook: &Hook) -> String {
+    format!("{}/{}", hook.component, hook.name)
 }
 
 /// What one hook did.
@@ -83,14 +114,37 @@ pub fn run_hooks(hooks: &[Hook], phase: Phase, context: &HookContext<'_>) -> Res
 type Failure = (String, Option<Box<ProcessError>>);
 
 fn run_hook(hook: &Hook, context: &HookContext<'_>) -> Result<HookOutcome, Failure> {
-    if !hook.verify.is_empty() && run_command(&hook.verify, "verify", hook, context)?.status.success() {
+    let unreadable = |error: ActivateError| (format!("what hooks did before is not known: {}", describe(&error)), None);
+    let triggered = !hook.trigger.is_empty();
+    let demanded = triggered && HookRecords::read(&context.records).map_err(unreadable)?.demand(hook);
+    if triggered && !demanded && hook.verify.is_empty() {
         return Ok(HookOutcome::UpToDate);
+    }
+    if !demanded && !hook.verify.is_empty() && run_command(&hook.verify, "verify", hook, context)?.status.success() {
+        return Ok(HookOutcome::UpToDate);
+    }
+    if triggered {
+        record_success(hook, None, context).map_err(unreadable)?;
     }
     let Completed { status, output } = run_command(&hook.update, "update", hook, context)?;
     if status.success() {
+        if triggered {
+            record_success(hook, Some(&hook.trigger), context).map_err(unreadable)?;
+        }
         return Ok(HookOutcome::Updated);
     }
     Err((with_output(format!("`update` ended with {}", describe_status(status)), &output), None))
+}
+
+/// Writes down durably for which trigger a hook succeeded, or that it has not.
+fn record_success(hook: &Hook, trigger: Option<&str>, context: &HookContext<'_>) -> Result<(), ActivateError> {
+    let mut records = HookRecords::read(&context.records)?;
+    let former = records.clone();
+    match trigger {
+        Some(trigger) => records.succeeded.insert(name_of(hook), trigger.to_owned()),
+        None => records.succeeded.remove(&name_of(hook)),
+    };
+    if records == former { Ok(()) } else { statefile::write(&context.records, &records) }
 }
 
 fn run_command(command: &str, step: &str, hook: &Hook, context: &HookContext<'_>) -> Result<Completed, Failure> {
@@ -126,12 +180,40 @@ mod tests {
             update: update.to_owned(),
             user: None,
             timeout_ms: 20_000,
+            trigger: String::new(),
         }
     }
 
     fn run(hooks: &[Hook]) -> Result<Vec<HookRun>, HookError> {
-        let context = HookContext { root: Path::new("/srv/sarsen"), profile: "web", generation: 7 };
+        run_recorded(hooks, PathBuf::from("/nonexistent/hooks.json"))
+    }
+
+    fn run_recorded(hooks: &[Hook], records: PathBuf) -> Result<Vec<HookRun>, HookError> {
+        let context = HookContext { root: Path::new("/srv/sarsen"), profile: "web", generation: 7, records };
         run_hooks(hooks, Phase::PreSwitch, &context)
+    }
+
+    #[test]
+    fn a_trigger_runs_a_hook_until_it_has_succeeded_for_it() {
+        let directory = tempfile::tempdir().unwrap();
+        let records = directory.path().join("hooks.json");
+        let run = |trigger: &str, update: &str| {
+            let hook = Hook { trigger: trigger.to_owned(), ..hook("h", "", update) };
+            run_recorded(&[hook], records.clone()).map(|done| done[0].outcome).map_err(|_| "failed")
+        };
+        assert_eq!(run("a", "true"), Ok(HookOutcome::Updated));
+        assert_eq!(run("a", "exit 1"), Ok(HookOutcome::UpToDate));
+        assert_eq!(run("b", "exit 1"), Err("failed"));
+        assert_eq!(run("a", "exit 1"), Err("failed"), "what failed for another trigger may have left anything behind");
+        assert_eq!(run("b", "exit 1"), Err("failed"), "and is tried again");
+        assert_eq!(run("b", "true"), Ok(HookOutcome::Updated));
+        assert_eq!(run("b", "exit 1"), Ok(HookOutcome::UpToDate));
+        let asked = Hook { trigger: "b".to_owned(), ..hook("h", "false", "true") };
+        assert_eq!(run_recorded(&[asked], records.clone()).unwrap()[0].outcome, HookOutcome::Updated, "`verify` is asked as well");
+        let told = Hook { trigger: "c".to_owned(), ..hook("h", "true", "true") };
+        assert_eq!(run_recorded(&[told], records.clone()).unwrap()[0].outcome, HookOutcome::Updated, "a change is not asked about");
+        std::fs::write(&records, "{").unwrap();
+        assert_eq!(run("c", "true"), Err("failed"), "nothing is guessed from a damaged file");
     }
 
     #[test]

@@ -162,6 +162,11 @@ impl ProfileLayout {
         self.directory.join("journal")
     }
 
+    /// For which triggers hooks succeeded.
+    pub fn hook_records(&self) -> PathBuf {
+        self.directory.join("hooks.json")
+    }
+
     /// The log of what was done.
     pub fn audit_log(&self) -> PathBuf {
         self.directory.join("audit.log")

@@ -77,7 +77,8 @@ impl Host {
     }
 
     fn context(&self, generation: u64) -> HookContext<'_> {
-        HookContext { root: self.profile.layout().root(), profile: self.profile.name().as_str(), generation }
+        let (root, profile) = (self.profile.layout().root(), self.profile.name().as_str());
+        HookContext { root, profile, generation, records: self.profile.hook_records() }
     }
 }
 

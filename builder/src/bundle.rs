@@ -90,7 +90,7 @@ impl Assembly<'_> {
                 let mode = format!("{mode:04o}");
                 self.manifest.state_directories.push(StateDirectory { path: path.clone(), user: user.clone(), mode, component });
             }
-            StepKind::Hook { name, phase, verify, update, user, timeout_ms } => self.manifest.hooks.push(Hook {
+            StepKind::Hook { name, phase, verify, update, user, timeout_ms, on_change } => self.manifest.hooks.push(Hook {
                 name: name.clone(),
                 component,
                 phase: *phase,
@@ -98,6 +98,7 @@ impl Assembly<'_> {
                 update: fill(update),
                 user: user.clone(),
                 timeout_ms: *timeout_ms,
+                trigger: hook_trigger(update, on_change, fill),
             }),
             StepKind::HealthCheck { name, probe, timeout_ms, interval_ms, successes } => self.manifest.health_checks.push(HealthCheck {
                 name: name.clone(),
@@ -187,6 +188,20 @@ fn fill_requirement(requirement: &Requirement, fill: impl Fn(&String) -> String)
         Requirement::Program { program, component } => Requirement::Program { program: fill(program), component: component.clone() },
         Requirement::Port { .. } | Requirement::User { .. } => requirement.clone(),
     }
+}
+
+/// One digest for all whose change makes a hook's `update` run, its own text included; empty if there is nothing.
+fn hook_trigger(update: &String, on_change: &[String], fill: impl Fn(&String) -> String) -> String {
+    if on_change.is_empty() {
+        return String::new();
+    }
+    let mut encoder = Encoder::new("sarsen 2026 hook trigger v1");
+    encoder.text(&fill(update));
+    encoder.count(on_change.len());
+    for text in on_change {
+        encoder.text(&fill(text));
+    }
+    encoder.finish().to_string()
 }
 
 /// One digest for all that a service reads again on reload; empty if there is nothing.

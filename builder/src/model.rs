@@ -294,6 +294,8 @@ pub enum StepKind {
         user: Option<String>,
         /// How long each command may take, in milliseconds.
         timeout_ms: u64,
+        /// Texts (paths, contents) whose change means that `update` must run; may hold placeholders.
+        on_change: Vec<String>,
     },
     /// A directory for mutable data.
     StateDirectory {

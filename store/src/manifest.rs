@@ -179,6 +179,9 @@ pub struct Hook {
     pub user: Option<String>,
     /// How long each command may take, in milliseconds.
     pub timeout_ms: u64,
+    /// What a changed value of means that `update` must run, as one digest in hexadecimal; empty if nothing does.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub trigger: String,
 }
 
 /// When a hook runs.

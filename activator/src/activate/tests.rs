@@ -202,6 +202,7 @@ impl Rig {
             update: "true".to_owned(),
             user: None,
             timeout_ms: 1000,
+            trigger: String::new(),
         };
         Manifest {
             version: MANIFEST_VERSION,

@@ -103,6 +103,7 @@ fn hooks_are_listed_in_the_order_of_their_phases() {
         update: "true".to_owned(),
         user: None,
         timeout_ms: 1,
+        trigger: String::new(),
     };
     let mut new = loaded("new", &[], &[], &[]);
     new.manifest.hooks = vec![

@@ -46,6 +46,7 @@ fn steps() -> Vec<StepKind> {
             update: format!("{} migrate", own("bin/web")),
             user: None,
             timeout_ms: 60_000,
+            on_change: Vec::new(),
         },
         StepKind::HealthCheck {
             name: "answers".to_owned(),
@@ -141,4 +142,24 @@ fn a_timer_is_a_job_and_what_starts_it() {
          Before=shutdown.target\nConflicts=shutdown.target\n\n[Timer]\nOnCalendar=Mon..Fri 03:17\nOnCalendar=*-*-01 04:00\nOnActiveSec=300s\n\
          OnUnitActiveSec=300s\nAccuracySec=1s\nRandomizedDelaySec=60s\nPersistent=yes\n\n[Install]\nWantedBy=multi-user.target\n"
     );
+}
+
+#[test]
+fn a_hooks_trigger_is_what_it_names_as_it_will_be() {
+    let trigger = |on_change: Vec<String>, id: u8| {
+        let mut recipe = recipe();
+        let host = Arc::make_mut(&mut recipe.host);
+        for step in &mut host.components[0].steps {
+            if let StepKind::Hook { on_change: names, update, .. } = &mut step.kind {
+                (*names, *update) = (on_change.clone(), "true".to_owned());
+            }
+        }
+        let mut ids = Substitution::new();
+        ids.insert(ObjectId::placeholder("a/web"), ObjectId::from_bytes([id; 20]));
+        assemble(&recipe, &ids).unwrap().0.hooks[0].trigger.clone()
+    };
+    assert_eq!(trigger(Vec::new(), 1), "");
+    assert_eq!(trigger(vec!["a".to_owned()], 1), trigger(vec!["a".to_owned()], 2));
+    assert_ne!(trigger(vec!["a".to_owned()], 1), trigger(vec!["b".to_owned()], 1));
+    assert_ne!(trigger(vec![own("conf")], 1), trigger(vec![own("conf")], 2), "another tree is another content");
 }

@@ -35,7 +35,9 @@ fn visit_bundle(bundle: &BundleRecipe, visit: &mut impl FnMut(&[u8])) {
         for step in &component.steps {
             match &step.kind {
                 StepKind::Service(service) | StepKind::Timer(Timer { job: service, .. }) => visit_service(service, visit),
-                StepKind::Hook { verify, update, .. } => [verify, update].into_iter().for_each(|text| visit(text.as_bytes())),
+                StepKind::Hook { verify, update, on_change, .. } => {
+                    [verify, update].into_iter().chain(on_change).for_each(|text| visit(text.as_bytes()));
+                }
                 StepKind::Link { target, .. } => visit(target.as_bytes()),
                 StepKind::HealthCheck { probe, .. } => match probe {
                     Probe::Command { command } => visit(command.as_bytes()),

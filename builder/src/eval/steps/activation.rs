@@ -6,6 +6,7 @@ use sarsen_store::manifest::{Phase, Probe};
 use starlark::environment::GlobalsBuilder;
 use starlark::eval::Evaluator;
 use starlark::starlark_module;
+use starlark::values::list::UnpackList;
 use starlark::values::none::NoneOr;
 use starlark::values::{Value, ValueLike};
 
@@ -106,6 +107,9 @@ pub(in crate::eval) fn builtins(builder: &mut GlobalsBuilder) {
     /// * `name`: unique in the component
     /// * `update`: (str or Path) the commands that do it
     /// * `verify`: (str or Path) the commands that say whether there is anything to do; if not given, there always is
+    /// * `on_change`: (list of str or Path) paths and texts whose change means that there is something to do: `update` runs when they, or it
+    ///   itself, differ from when it last succeeded on this host. One that failed or was interrupted runs with the next deployment, until it succeeds,
+    ///   even if nothing else is to be done. While they are the same, `verify` is asked if it is given, and nothing is done otherwise
     /// * `phase`: when: `"pre-switch"`, `"post-switch"`, `"post-confirm"` or `"on-rollback"`
     /// * `user`: the user it runs as; if not given, that of the installation
     /// * `timeout`: seconds that each of the two may take, at most a day
@@ -117,16 +121,19 @@ pub(in crate::eval) fn builtins(builder: &mut GlobalsBuilder) {
     /// * `E0406`: the name or the user is no such name
     /// * `E0407`: the time is out of its bounds
     /// * `E0410`: the component has another hook of this name
-    /// * `E0424`: there is no such phase, or `update` is empty
+    /// * `E0424`: there is no such phase, `update` is empty, or `on_change` of a hook for the way back
     ///
     /// # Example
     /// ```python
     /// self.add(Hook("touch", update = "touch /tmp/asdf", verify = "test -e /tmp/asdf"))
+    /// rules = self.add(File("rules.nft", content = "flush ruleset\n"))
+    /// self.add(Hook("firewall", update = "nft -f '%s'" % rules, on_change = [rules]))
     /// ```
     fn Hook<'v>(
         name: &str,
         #[starlark(require = named)] update: Value<'v>,
         #[starlark(require = named)] verify: Option<Value<'v>>,
+        #[starlark(require = named, default = UnpackList::default())] on_change: UnpackList<Value<'v>>,
         #[starlark(require = named, default = "post-switch")] phase: &str,
         #[starlark(require = named, default = NoneOr::None)] user: NoneOr<&str>,
         #[starlark(require = named, default = 60)] timeout: i32,
@@ -136,13 +143,19 @@ pub(in crate::eval) fn builtins(builder: &mut GlobalsBuilder) {
         if update.trim().is_empty() {
             return Err(Failure::new("E0424", format!("hook `{name}` does nothing: its `update` is empty")).into());
         }
+        let phase = self::phase(phase)?;
+        if phase == Phase::OnRollback && !on_change.items.is_empty() {
+            let failure = Failure::new("E0424", format!("hook `{name}` runs on the way back, whatever has changed"));
+            return Err(failure.hint("leave `on_change` out").into());
+        }
         let kind = StepKind::Hook {
             name: checked_name(name, "hook")?,
-            phase: self::phase(phase)?,
+            phase,
             verify: verify.filter(|value| !value.is_none()).map_or_else(|| Ok(String::new()), |value| to_text(value, "`verify`"))?,
             update,
             user: user.into_option().map(checked_user).transpose()?,
             timeout_ms: bounded(timeout, "timeout", TIMEOUT_S_MAX)? * 1000,
+            on_change: on_change.items.into_iter().map(|value| to_text(value, "an element of `on_change`")).collect::<Result<_, _>>()?,
         };
         Ok(make(eval, format!("Hook `{name}`"), Declaration::Ready(kind))?)
     }
