@@ -212,7 +212,7 @@ mod tests {
         assert_eq!(run_recorded(&[asked], records.clone()).unwrap()[0].outcome, HookOutcome::Updated, "`verify` is asked as well");
         let told = Hook { trigger: "c".to_owned(), ..hook("h", "true", "true") };
         assert_eq!(run_recorded(&[told], records.clone()).unwrap()[0].outcome, HookOutcome::Updated, "a change is not asked about");
-        std::fs::write(&records, "{").unwrap();
+        sarsen_store::fsutil::replace_file(&records, b"{", 0o644).unwrap();
         assert_eq!(run("c", "true"), Err("failed"), "nothing is guessed from a damaged file");
     }
 

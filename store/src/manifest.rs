@@ -118,6 +118,7 @@ pub enum Role {
 }
 
 impl Role {
+    #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde asks by reference")]
     fn is_service(&self) -> bool {
         *self == Self::Service
     }
