@@ -10,7 +10,7 @@ use std::ffi::{OsStr, OsString};
 use serde::{Deserialize, Serialize};
 
 use super::blobs::{self, BadContents, Collected, blob_of_name};
-use super::finding::{Finding, Findings};
+use super::finding::{Finding, Findings, Problem};
 use super::hashing::{Effort, Hashing, hash_while};
 use super::layout;
 use super::objects::{Depth, judge};
@@ -68,7 +68,8 @@ impl ObjectStore {
     /// Verifies the next part of the store, and remembers where it ends.
     ///
     /// Every content is read once in a round; every object is compared once. What is found wrong with a content is reported for all objects that hold it.
-    /// Cut off, it goes on where it was, or a little before. Errors: as [`ObjectStore::verify_with`].
+    /// Cut off, it goes on where it was, or a little before. Errors: as [`ObjectStore::verify_with`], if nothing was found until then; else what ended
+    /// this part is one more finding, and the place stays where it was.
     pub fn verify_sample(&self, portion: Portion, effort: &Effort<'_>) -> Result<Sampled, StoreError> {
         let (findings, collected) = (Findings::default(), Collected::default());
         let state = self.read_state();
@@ -81,12 +82,24 @@ impl ObjectStore {
             collected: &collected,
             seen: Cell::default(),
         };
-        let (position, rounds) = hash_while(effort, |hashing| walk.run(hashing, state))?;
+        let walked = hash_while(effort, |hashing| walk.run(hashing, state));
         let (objects, contents) = walk.seen.get();
         let bad = collected.into_inner();
-        report_holders(self, &bad, &findings)?;
-        layout::check(self, &findings)?;
-        self.write_state(State { version: 1, position, rounds })?;
+        let told = walked.and_then(|(position, rounds)| {
+            report_holders(self, &bad, &findings)?;
+            layout::check(self, &findings)?;
+            self.write_state(State { version: 1, position, rounds })?;
+            Ok((position, rounds))
+        });
+        let (position, rounds) = match told {
+            Ok(place) => place,
+            Err(error) if findings.is_empty() => return Err(error),
+            // What was found is told all the same, and the next part begins where this one did.
+            Err(error) => {
+                findings.push(None, ".", Problem::Unreadable { reason: with_causes(&error) });
+                (state.position, state.rounds)
+            }
+        };
         let millionths = u32::try_from((u128::from(position) * 1_000_000) >> 64).unwrap_or(0);
         Ok(Sampled { findings: findings.into_sorted(), objects, contents, millionths, rounds })
     }
@@ -195,7 +208,7 @@ impl<'env> Walk<'_, 'env> {
                 items.push((start_of(content.0.as_bytes()), Item::Content { name, content }));
             } else {
                 let path = format!("blobs/{}/{}", shard.to_string_lossy(), name.to_string_lossy());
-                self.findings.push(None, &path, super::Problem::Extra);
+                self.findings.push(None, &path, Problem::Extra);
             }
         }
         let here = self.objects.iter().filter(|object| start_of(object.id.as_bytes()) >> 56 == bucket);
@@ -208,6 +221,12 @@ impl<'env> Walk<'_, 'env> {
 
 fn start_of(bytes: &[u8]) -> u64 {
     bytes.first_chunk::<8>().map_or(0, |start| u64::from_be_bytes(*start))
+}
+
+/// An error and its causes, in one line.
+fn with_causes(error: &dyn std::error::Error) -> String {
+    let causes = std::iter::successors(error.source(), |cause| cause.source());
+    causes.fold(error.to_string(), |text, cause| format!("{text}: {cause}"))
 }
 
 /// Reports the files of all objects that are names of bad inodes.

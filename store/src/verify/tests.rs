@@ -102,6 +102,27 @@ fn a_sample_without_a_known_place_starts_anew() {
 }
 
 #[test]
+#[expect(clippy::disallowed_methods, reason = "the test damages what it may lose")]
+fn what_a_sample_has_found_is_told_even_if_its_place_cannot_be_kept() {
+    let world = World::new();
+    let path = world.store.root().join("verify.json");
+    std::fs::create_dir(&path).unwrap();
+    let whole = Portion::Millionths(1_000_000);
+    let error = world.store.verify_sample(whole, &effort()).unwrap_err();
+    assert!(error.to_string().starts_with("cannot rename `"), "{error}");
+    let planned = world.plan(1, &mut Random(9_500_000));
+    let expected: Vec<Expected> = planned.iter().flat_map(|damage| damage.expected.clone()).collect();
+    for damage in planned {
+        drop(damage.apply());
+    }
+    let sampled = world.store.verify_sample(whole, &effort()).unwrap();
+    let all = found(&sampled.findings);
+    assert!(!expected.is_empty() && expected.iter().all(|damage| all.contains(damage)), "{all:?}, expected {expected:?}");
+    assert!(sampled.findings.iter().any(|finding| finding.object.is_none() && finding.path == "."), "{:?}", sampled.findings);
+    assert_eq!((sampled.millionths, sampled.rounds), (0, 0), "the place stays");
+}
+
+#[test]
 fn a_content_of_both_modes_does_not_hold_a_round_up() {
     let directory = tempfile::tempdir().unwrap();
     let store = ObjectStore::open(directory.path()).unwrap();
