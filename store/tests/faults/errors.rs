@@ -91,3 +91,22 @@ fn whoever_meets_an_error_at_any_call_leaves_an_intact_store_and_says_so() {
     println!("{count} cases");
     assert!(faults.is_empty(), "{} of {count} cases:\n{}", faults.len(), faults.into_iter().collect::<Vec<_>>().join("\n"));
 }
+
+#[test]
+fn a_store_on_a_network_file_system_is_refused() {
+    let place = Place::new();
+    // What statfs(2) has answered is replaced: a file system's magic number is the first word. All calls get the same answer.
+    for (magic, kind) in [("6969000000000000", "NFS"), ("424d53ff00000000", "SMB"), ("9419020100000000", "")] {
+        let inject = format!("inject=statfs:poke_exit=@arg2={magic}");
+        let run = place.run_traced("open", &["-o", "/dev/null", "-e", "trace=statfs", "-e", &inject]);
+        let told = String::from_utf8_lossy(&run.stderr);
+        if kind.is_empty() {
+            assert!(!told.contains("network file system"), "{told}");
+        } else {
+            assert_eq!(run.status.code(), Some(1), "{told}");
+            let root = place.path("now/root");
+            let expected = format!("`{}` is on {kind}, a network file system: a store needs a local one", root.display());
+            assert!(told.contains(&expected), "{told}");
+        }
+    }
+}
