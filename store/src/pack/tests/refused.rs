@@ -2,6 +2,23 @@
 //!
 //! The rows are those of a catalogue of hostile archives: names that lead outside, links, repeated and unsorted members, foreign
 //! kinds, owners, modes, long names, bombs, and damage.
+//!
+//! | what | where |
+//! |---|---|
+//! | `../x`, `/x`, `a/../../x`, `C:\x`, `\\x` | `names_kinds_and_order`; in the manifest: `manifests_that_no_object_has` |
+//! | a link, then something below it; a hard link, to outside or to a link | `names_kinds_and_order`, `manifests_that_no_object_has` |
+//! | a link, then a directory of its name, whose mode would go through it | `names_kinds_and_order`, `manifests_that_no_object_has` |
+//! | extended headers and long names that some readers skip or believe | `heads_have_one_spelling` |
+//! | an entry twice; a file, then a directory of its name | `names_kinds_and_order`, `manifests_that_no_object_has` |
+//! | devices, fifos, set-id and sticky bits, extended attributes | `names_kinds_and_order`, `heads_have_one_spelling` |
+//! | bombs, within and behind the frame | `bombs` |
+//! | a window of 2 GiB | `frames_have_one_form` |
+//! | cut off, with bytes behind the end, joined, with a wrong checksum | `frames_have_one_form`, `contents_and_what_is_between_them`, `every_flipped_bit...` |
+//! | ten million entries, a hundred thousand levels | `manifests_that_no_object_has` |
+//! | bytes that no signature covers | `only_what_a_trusted_key_has_signed`, `what_comes_is_what_was_signed` |
+//!
+//! Names that differ in case only are two names: no file system is folded here, and a store on one that folds fails to name the second. A socket has no kind in
+//! tar; zip is no form of packed objects.
 
 use std::io::Write;
 
