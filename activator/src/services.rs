@@ -54,6 +54,12 @@ pub trait ServiceManager: Send + Sync {
     /// Whether it runs timers and what else starts other units.
     fn has_triggers(&self) -> bool;
 
+    /// The command line that runs `command` outside of the session that this process belongs to, with its own standard streams, from
+    /// its first instruction on: what ends with a login does not end it. Where there is no such thing, the command itself.
+    fn detach(&self, command: Vec<String>) -> Vec<String> {
+        command
+    }
+
     /// What the operator should know about this manager on this host, one sentence each; empty if nothing.
     fn notes(&self) -> Vec<String>;
 }

@@ -286,6 +286,25 @@ impl ServiceManager for Systemd {
         true
     }
 
+    fn detach(&self, command: Vec<String>) -> Vec<String> {
+        let mut words = Vec::new();
+        if self.scope == Scope::User {
+            let runtime = runtime_directory(&self.account).display().to_string();
+            words.extend([
+                "env".to_owned(),
+                format!("XDG_RUNTIME_DIR={runtime}"),
+                format!("DBUS_SESSION_BUS_ADDRESS=unix:path={runtime}/bus"),
+            ]);
+        }
+        words.push(self.programs.systemd_run.clone());
+        words.extend((self.scope == Scope::User).then(|| "--user".to_owned()));
+        let description = format!("--description=sarsen deploys to {}", self.profile);
+        // A service of its own: a login's end kills what belongs to its scope, and a stopped one must not take the children of hooks along.
+        words.extend(["--quiet", "--collect", "--pipe", "--wait", "--property=KillMode=mixed", &description, "--"].map(str::to_owned));
+        words.extend(command);
+        words
+    }
+
     fn notes(&self) -> Vec<String> {
         let lingers = Path::new("/var/lib/systemd/linger").join(&self.account.name).exists();
         match self.scope {

@@ -47,11 +47,19 @@ impl Session {
 
     fn start_trial(&self, request: &Request) -> Result<Child, ActivateError> {
         let failed = |source| ActivateError::Io { action: "start", path: OWN_PROGRAM.into(), source };
-        let mut child = Command::new(OWN_PROGRAM)
-            .arg("activate")
-            .arg("--root")
-            .arg(self.profile.layout().root())
-            .args(["--profile", self.profile.name().as_str()])
+        let root = self.profile.layout().root().display().to_string();
+        // Whoever runs it for us needs the file's own name. One that was removed meanwhile runs as our child.
+        let program = std::fs::read_link(OWN_PROGRAM).ok().filter(|program| program.is_file()).map(|program| program.display().to_string());
+        let arguments = |program: String| {
+            let words = [program.as_str(), "activate", "--root", &root, "--profile", self.profile.name().as_str()];
+            words.map(str::to_owned).to_vec()
+        };
+        let words = match program {
+            Some(program) => self.machine().services().detach(arguments(program)),
+            None => arguments(OWN_PROGRAM.to_owned()),
+        };
+        let mut child = Command::new(&words[0])
+            .args(&words[1..])
             .current_dir(Path::new("/"))
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())

@@ -185,6 +185,18 @@ fn stops_only_what_is_known() {
 }
 
 #[test]
+fn an_activation_is_a_service_of_its_own() {
+    let stage = Stage::new("");
+    let words = stage.systemd().detach(names(&["/srv/sarsen/bin/activator", "activate"])).join(" ");
+    assert!(
+        words.contains("program --quiet --collect --pipe --wait ") && words.ends_with(" -- /srv/sarsen/bin/activator activate"),
+        "{words}"
+    );
+    let user = Systemd { scope: Scope::User, ..stage.systemd() }.detach(names(&["activate"])).join(" ");
+    assert!(user.starts_with("env XDG_RUNTIME_DIR=/run/user/") && user.contains("program --user --quiet"), "{user}");
+}
+
+#[test]
 fn the_dead_man_timer_runs_settle_for_the_profile() {
     let stage = Stage::new("");
     stage.systemd().arm_dead_man(Duration::from_millis(2_500)).unwrap();
