@@ -212,3 +212,43 @@ pub fn load_bundle(layout: &Layout, bundle: &ObjectRef) -> Result<Loaded, Activa
     }
     Ok(Loaded { bundle: bundle.clone(), manifest, units })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// How often `current` is switched under the reader.
+    const SWITCHES: u64 = 1000;
+
+    #[test]
+    fn whoever_reads_through_current_never_fails_while_it_is_switched() {
+        let directory = tempfile::tempdir().unwrap();
+        let profile = Layout::new(directory.path()).profile(&"shop".parse().unwrap());
+        for number in 1..=2 {
+            let object = directory.path().join(format!("store/{number}"));
+            fsutil::create_dir_all(&object, 0o755).unwrap();
+            fsutil::create_dir_all(&profile.generations(), 0o755).unwrap();
+            fsutil::replace_file(&object.join("file"), number.to_string().as_bytes(), 0o444).unwrap();
+            fsutil::replace_symlink(&profile.generation(number), format!("../../../store/{number}").as_ref()).unwrap();
+        }
+        profile.switch_to(Some(1)).unwrap();
+        let over = std::sync::atomic::AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            let reader = scope.spawn(|| {
+                let (mut reads, mut seen) = (0_u64, [0_u64; 2]);
+                while !over.load(std::sync::atomic::Ordering::Relaxed) {
+                    let text = std::fs::read_to_string(profile.current().join("file")).expect("current always leads to a generation");
+                    seen[usize::from(text == "2")] += 1;
+                    reads += 1;
+                }
+                (reads, seen)
+            });
+            for number in 0..SWITCHES {
+                profile.switch_to(Some(1 + number % 2)).unwrap();
+            }
+            over.store(true, std::sync::atomic::Ordering::Relaxed);
+            let (reads, seen) = reader.join().unwrap();
+            assert!(reads > 0 && seen.iter().all(|count| *count > 0), "{reads} reads, {seen:?} of each generation");
+        });
+    }
+}

@@ -232,6 +232,9 @@ impl<'a> Watched<'a> {
         let end = Instant::now() + UNITS_UP;
         loop {
             let missing = self.look()?;
+            if self.units.is_empty() {
+                return Ok(());
+            }
             if self.up_since.is_some_and(|since| since.elapsed() >= SETTLE) {
                 return Ok(());
             }
