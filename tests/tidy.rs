@@ -34,7 +34,7 @@ fn tracked_files() -> Vec<PathBuf> {
     files
 }
 
-fn sources() -> Vec<(PathBuf, String)> {
+pub(crate) fn sources() -> Vec<(PathBuf, String)> {
     let files = tracked_files().into_iter().filter(|file| file.extension().is_some_and(|extension| extension == "rs"));
     files.map(|file| (file.clone(), fs::read_to_string(repository().join(&file)).expect("sources are UTF-8"))).collect()
 }
