@@ -204,6 +204,7 @@ enum Kill {
 }
 
 /// Kills a work at all its points, or at a sample of them.
+#[expect(clippy::print_stdout, reason = "how many points there were belongs to the report")]
 #[track_caller]
 fn sweep(work: Work, is_sampled: bool) {
     let first = Bench::new(work);

@@ -158,6 +158,7 @@ fn undo_everything(pending: &Pending, way: &Way) -> Vec<Undo> {
 /// Leads a managed path where it led before. One that somebody else has taken meanwhile is left alone, and said.
 fn restore_link(path: &str, former: Option<&str>, target: Option<&str>) -> Result<(), ActivateError> {
     let path = Path::new(path);
+    remove_unfinished(path, &[former, target])?;
     let present = statefile::read_link(path)?;
     if present.as_deref() == former {
         return Ok(());
@@ -172,4 +173,19 @@ fn restore_link(path: &str, former: Option<&str>, target: Option<&str>) -> Resul
         },
         None => statefile::remove(path),
     }
+}
+
+/// The most entries of a directory that are looked at for unfinished links; in more of them a stray name harms nobody.
+const ENTRIES_MAX: usize = 10_000;
+
+/// Removes links that somebody who was killed had made beside `path` and not yet given its name: ours by their names and their targets.
+fn remove_unfinished(path: &Path, targets: &[Option<&str>]) -> Result<(), ActivateError> {
+    let Some(Ok(entries)) = path.parent().map(std::fs::read_dir) else { return Ok(()) };
+    for entry in entries.take(ENTRIES_MAX).flatten() {
+        let is_temporary = entry.file_name().to_str().is_some_and(fsutil::is_temporary_name);
+        if is_temporary && statefile::read_link(&entry.path())?.is_some_and(|it| targets.contains(&Some(it.as_str()))) {
+            fsutil::remove_file(&entry.path())?;
+        }
+    }
+    Ok(())
 }

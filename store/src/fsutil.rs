@@ -319,6 +319,12 @@ fn parent_of(path: &Path) -> &Path {
     }
 }
 
+/// Whether a name is one under which this module makes files and links before they get theirs.
+pub fn is_temporary_name(name: &str) -> bool {
+    let random = name.strip_prefix('.').and_then(|name| name.strip_suffix(".tmp"));
+    random.is_some_and(|random| random.len() == 32 && random.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f')))
+}
+
 fn temporary_beside(path: &Path) -> Result<PathBuf, FsError> {
     Ok(parent_of(path).join(format!(".{}.tmp", random_name()?)))
 }

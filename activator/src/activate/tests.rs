@@ -697,6 +697,20 @@ fn the_dead_man_goes_when_nothing_is_left_to_look_after_and_not_before() {
 }
 
 #[test]
+fn a_link_that_was_being_made_goes_with_its_trial() {
+    let rig = interrupted(6);
+    let names = [".0123456789abcdef0123456789abcdef.tmp", ".fedcba9876543210fedcba9876543210.tmp", ".mine.tmp"]
+        .map(|name| rig.path("etc").join(name));
+    for (name, target) in names.iter().zip(["/two", "/elsewhere", "/two"]) {
+        fsutil::replace_symlink(name, Path::new(target)).unwrap();
+    }
+    let settled = rig.with_engine(|engine| engine.settle_if_free(Verification::Now)).unwrap();
+    assert_eq!(settled, Some(rolled_back(Some(1), "the activation was interrupted")));
+    let left = names.map(|name| name.is_symlink());
+    assert_eq!(left, [false, true, true], "only what is ours by its name and its target");
+}
+
+#[test]
 fn a_generation_whose_trial_never_began_is_marked() {
     let rig = interrupted(6);
     statefile::remove(&rig.profile.pending()).unwrap();
