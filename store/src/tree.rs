@@ -23,8 +23,9 @@ pub use compact::Cursor;
 /// The first bytes of an encoded tree; the last is the version.
 pub const TREE_MAGIC: &str = "SRT1";
 
-/// The most entries of one object. A large `node_modules` has a tenth of it; memory for a tree of this size is about 55 MB.
-pub const ENTRIES_MAX: u64 = 1_000_000;
+/// The most entries of one object: a million files and the directories that they are in. A large `node_modules` has a tenth of it; memory for a tree of
+/// this size is about 58 MB.
+pub const ENTRIES_MAX: u64 = 1 << 20;
 
 /// The longest tree, in bytes as stored: a million entries of 250 bytes, about 80 and a path each.
 pub const TREE_BYTES_MAX: u64 = 256 << 20;

@@ -3,6 +3,7 @@
 #![expect(clippy::disallowed_methods, reason = "tests run `tar` and `zstd`, and write their own files")]
 
 mod refused;
+mod refused_exports;
 
 use std::collections::BTreeMap;
 use std::error::Error;
