@@ -5,10 +5,14 @@
 
 use std::fmt::Write as _;
 
-use crate::environment::keys::{FILES, KEYS, Key};
+use crate::environment::keys::{FILES, KEYS, Key, PACKAGE};
 use crate::eval::reference::{Entry, Parameter, TypeEntry, functions, standard, types};
 use crate::eval::{ENVIRONMENT_FIELDS, HOST_FIELDS};
 use crate::filters::{FILTERS, Filter};
+use crate::snapshot::PROJECT_FILE;
+
+/// The sections of `sarsen.toml`; all others are an environment's.
+const PROJECT_SECTIONS: [&str; 4] = [PROJECT_FILE, "[project]", "[retention]", PACKAGE];
 
 /// The text of `builder/LANGUAGE.md`.
 pub fn reference() -> String {
@@ -159,8 +163,10 @@ fn write_templates(text: &mut String) {
 fn write_keys(text: &mut String) {
     for file in FILES {
         let _ = write!(text, "\n## {file}\n");
-        let in_file = |key: &&Key| (key.section == "sarsen.toml" || key.section == "[project]") == (file == "sarsen.toml");
-        let keys: Vec<&Key> = KEYS.iter().filter(in_file).collect();
+        let in_file = |key: &&Key| PROJECT_SECTIONS.contains(&key.section) == (file == PROJECT_FILE);
+        let mut keys: Vec<&Key> = KEYS.iter().filter(in_file).collect();
+        // The sections of a file come first, however its keys are spread over the list; the sort is stable.
+        keys.sort_by_key(|key| key.section != file);
         let mut section = "";
         for key in keys {
             if key.section != section {

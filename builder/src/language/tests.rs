@@ -157,6 +157,39 @@ fn the_reference_is_current() {
     );
 }
 
+/// The sections of the map of Batou's features that the language answers, by their first and last numbers: project to code, templates,
+/// files, addresses, errors, and prediction. Provisioning, secrets, the rest of the library, command line and output are not the language's.
+const FEATURES: [(u32, u32); 5] = [(1, 118), (140, 161), (179, 184), (206, 225), (226, 230)];
+
+/// The feature numbers of the rows of the table, in order of the rows; a row without them is its own complaint.
+fn features(table: &str) -> Result<Vec<u32>, String> {
+    let rows = table.lines().filter(|line| line.starts_with("| ") && !line.starts_with("| # |"));
+    let numbers = rows.map(|row| {
+        let cells: Vec<&str> = row.trim_matches('|').split(" | ").map(str::trim).collect();
+        let [numbers, theirs, ours] = cells[..] else { return Err(format!("not three cells: {row}")) };
+        if theirs.is_empty() || ours.is_empty() {
+            return Err(format!("an empty cell: {row}"));
+        }
+        numbers.split(", ").map(|number| number.parse().map_err(|_| format!("no number: {row}"))).collect::<Result<Vec<u32>, String>>()
+    });
+    Ok(numbers.collect::<Result<Vec<_>, _>>()?.concat())
+}
+
+#[test]
+fn every_feature_of_batou_is_answered_once() {
+    let mut found = features(include_str!("batou.md")).unwrap();
+    found.sort_unstable();
+    let wanted: Vec<u32> = FEATURES.iter().flat_map(|(first, last)| *first..=*last).collect();
+    let twice: Vec<u32> = found.windows(2).filter(|pair| pair[0] == pair[1]).map(|pair| pair[0]).collect();
+    let missing: Vec<&u32> = wanted.iter().filter(|number| !found.contains(number)).collect();
+    let unknown: Vec<&u32> = found.iter().filter(|number| !wanted.contains(number)).collect();
+    assert!(
+        twice.is_empty() && missing.is_empty() && unknown.is_empty(),
+        "in builder/src/language/batou.md: twice {twice:?}, missing {missing:?}, unknown {unknown:?}"
+    );
+    assert!(features("| `x` | y | z |").is_err() && features("| 1 | y |").is_err(), "a row without numbers is found");
+}
+
 #[test]
 fn single_entries_are_found() {
     assert!(explain("File").unwrap().contains("| `content` |"));
