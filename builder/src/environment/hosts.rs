@@ -89,13 +89,16 @@ impl Parser<'_> {
         let groups = self.groups(groups, diagnostics);
         let (patterns, exact) = self.spread(hosts, base.domain, diagnostics);
         let mut layers: BTreeMap<String, Layer> = BTreeMap::new();
+        let mut places: BTreeMap<String, Span> = BTreeMap::new();
         for (title, _, node, names) in patterns {
             let layer = self.layer(&title, node, diagnostics);
-            for (name, _) in names {
+            for (name, span) in names {
+                places.insert(name.clone(), span);
                 layers.insert(name, layer.clone());
             }
         }
-        for (name, _, node) in exact {
+        for (name, span, node) in exact {
+            places.insert(name.clone(), span);
             let layer = self.layer(&format!("host `{name}`"), node, diagnostics);
             match layers.get_mut(&name) {
                 Some(below) => {
@@ -107,7 +110,32 @@ impl Parser<'_> {
                 None => drop(layers.insert(name, layer)),
             }
         }
-        layers.into_iter().map(|(name, layer)| self.entry(name, layer, &groups, base, diagnostics)).collect()
+        let hosts: Vec<HostEntry> = layers.into_iter().map(|(name, layer)| self.entry(name, layer, &groups, base, diagnostics)).collect();
+        self.warn_of_one_machine(&hosts, &places, diagnostics);
+        hosts
+    }
+
+    /// Warns of hosts that ssh would reach at the same place: the same address, port and jump. Ports and jumps are compared because
+    /// forwarded ports and private networks are why one address may well be two machines. A warning, because the user's own ssh
+    /// configuration has a say in where a name leads.
+    fn warn_of_one_machine(&self, hosts: &[HostEntry], places: &BTreeMap<String, Span>, diagnostics: &mut Vec<Diagnostic>) {
+        let mut seen: BTreeMap<(String, Option<u16>, Option<&str>), &HostEntry> = BTreeMap::new();
+        for host in hosts.iter().filter(|host| !host.ignore) {
+            let address = host.ssh.address.as_ref().unwrap_or(&host.fqdn);
+            let place = (address.to_lowercase(), host.ssh.port, host.ssh.jump.as_deref());
+            let Some(first) = seen.get(&place) else {
+                seen.insert(place, host);
+                continue;
+            };
+            let (Some(here), Some(there)) = (places.get(&host.name), places.get(&first.name)) else { continue };
+            let message = format!("hosts `{}` and `{}` are reached at one address, `{address}`", first.name, host.name);
+            diagnostics.push(
+                here.diagnostic(self.snapshot, "E0118", message)
+                    .warning()
+                    .note("the other host", there.location(self.snapshot))
+                    .hint("give each its own `ssh.address`; components that share a machine belong to one host"),
+            );
+        }
     }
 
     fn groups(&self, node: Node, diagnostics: &mut Vec<Diagnostic>) -> BTreeMap<String, Layer> {
