@@ -49,9 +49,14 @@ impl FileLock {
         self.append(holder)
     }
 
-    /// Adds to the text of the lock file.
+    /// Adds to the text of the lock file; all of it or nothing.
     pub fn append(&mut self, text: &str) -> Result<(), FsError> {
-        self.file.write_all(text.as_bytes()).at("write", &self.path)
+        let before = self.file.stream_position().at("write", &self.path)?;
+        self.file.write_all(text.as_bytes()).at("write", &self.path).inspect_err(|_| {
+            // A full disk takes a part: the next text would join it. Whoever reads meanwhile passes over a line without an end.
+            let _ = self.file.set_len(before);
+            let _ = self.file.seek(SeekFrom::Start(before));
+        })
     }
 
     /// The lock file.

@@ -112,3 +112,29 @@ fn a_lock_has_one_holder_and_says_who() {
     let _two = lock_shared_within(&path, std::time::Duration::ZERO).unwrap();
     assert!(lock_exclusive(&path).is_err());
 }
+
+/// Set in the process of the test below that may write files of 512 bytes only.
+const LIMITED: &str = "SARSEN_TEST_LIMITED";
+
+#[test]
+fn what_a_lock_file_takes_in_part_is_taken_back() {
+    if std::env::var_os(LIMITED).is_none() {
+        // As on a full disk, the kernel takes what fits and fails then. The limit is of a process, so this is one of its own.
+        let script = "trap '' XFSZ; ulimit -f 1; exec \"$0\" --exact fsutil::tests::what_a_lock_file_takes_in_part_is_taken_back";
+        let test = std::env::current_exe().unwrap();
+        let ended = std::process::Command::new("sh").args(["-c", script]).arg(test).env(LIMITED, "1").output().unwrap();
+        let told = String::from_utf8_lossy(&ended.stdout);
+        assert!(ended.status.success() && told.contains("1 passed"), "{told}");
+        return;
+    }
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("lease");
+    let mut lock = lock_exclusive(&path).unwrap();
+    lock.describe("process 1\n").unwrap();
+    lock.append("one\n").unwrap();
+    let error = lock.append(&"x".repeat(2000)).unwrap_err();
+    assert_eq!(error.source.kind(), io::ErrorKind::FileTooLarge);
+    assert_eq!(fs::read_to_string(&path).unwrap(), "process 1\none\n");
+    lock.append("two\n").unwrap();
+    assert_eq!(fs::read_to_string(&path).unwrap(), "process 1\none\ntwo\n");
+}
