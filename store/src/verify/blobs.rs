@@ -2,9 +2,9 @@
 //!
 //! This comes first, so that a file of an object needs no more than a look at the inode of its content's name.
 
-use std::collections::BTreeMap;
-use std::ffi::OsStr;
-use std::sync::{Mutex, PoisonError};
+use std::collections::{BTreeMap, BTreeSet};
+use std::ffi::{OsStr, OsString};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use super::finding::{Findings, Problem};
 use super::hashing::Hashing;
@@ -15,8 +15,30 @@ use crate::error::StoreError;
 use crate::fsutil::{Directory, Node, NodeKind};
 use crate::objects::ObjectStore;
 
-/// What inodes hold that are not what their names in `blobs/` say, or why they cannot be read; by device and inode.
-pub(super) type BadContents = BTreeMap<(u64, u64), Result<Digest, String>>;
+/// What is known to be wrong with contents, once all names in `blobs/` were looked at.
+#[derive(Debug, Default)]
+pub(super) struct BadContents {
+    /// What inodes hold that are not what their names in `blobs/` say, or why they cannot be read; by device and inode.
+    inodes: BTreeMap<(u64, u64), Result<Digest, String>>,
+    /// Directories of `blobs/` that could not be looked into: nothing in them was read.
+    unread: BTreeSet<OsString>,
+}
+
+impl BadContents {
+    pub(super) fn get(&self, inode: (u64, u64)) -> Option<&Result<Digest, String>> {
+        self.inodes.get(&inode)
+    }
+
+    /// Whether no inode is bad.
+    pub(super) fn is_empty(&self) -> bool {
+        self.inodes.is_empty()
+    }
+
+    /// Whether the name of this content was not looked at.
+    pub(super) fn is_unread(&self, digest: &Digest) -> bool {
+        !self.unread.is_empty() && self.unread.contains(OsStr::new(&digest.to_string()[..2]))
+    }
+}
 
 /// Where the contents found bad are collected.
 #[derive(Debug, Default)]
@@ -25,6 +47,10 @@ pub(super) struct Collected(Mutex<BadContents>);
 impl Collected {
     pub(super) fn into_inner(self) -> BadContents {
         self.0.into_inner().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn lock(&self) -> MutexGuard<'_, BadContents> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -57,8 +83,11 @@ pub(super) fn check_blobs<'env>(
 ) -> Result<(), StoreError> {
     let blobs = Directory::open(&store.root().join("blobs"))?;
     for shard in blobs.names()? {
-        let Some(directory) = open_shard(&blobs, &shard, findings) else { continue };
-        for name in directory.names()? {
+        let Some((directory, names)) = list_shard(&blobs, &shard, findings) else {
+            bad.lock().unread.insert(shard);
+            continue;
+        };
+        for name in names {
             match blob_of_name(&shard, &name) {
                 Some(content) => check_blob(&directory, &name, content, hashing, (findings, bad)),
                 None => findings.push(None, &format!("blobs/{}/{}", shard.to_string_lossy(), name.to_string_lossy()), Problem::Extra),
@@ -73,8 +102,19 @@ pub(super) fn is_shard(name: &str) -> bool {
     name.len() == 2 && name.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
 }
 
-/// A directory of `blobs/`; what does not belong there is a finding.
-pub(super) fn open_shard(blobs: &Directory, shard: &OsStr, findings: &Findings) -> Option<Directory> {
+/// A directory of `blobs/` with the names in it; that it cannot be looked into is a finding, and what does not belong there is one, too.
+pub(super) fn list_shard(blobs: &Directory, shard: &OsStr, findings: &Findings) -> Option<(Directory, Vec<OsString>)> {
+    let directory = open_shard(blobs, shard, findings)?;
+    match directory.names() {
+        Ok(names) => Some((directory, names)),
+        Err(error) => {
+            findings.push(None, &format!("blobs/{}", shard.to_string_lossy()), unreadable(&error));
+            None
+        }
+    }
+}
+
+fn open_shard(blobs: &Directory, shard: &OsStr, findings: &Findings) -> Option<Directory> {
     let path = format!("blobs/{}", shard.to_string_lossy());
     let is_ours = shard.to_str().is_some_and(is_shard);
     match blobs.open_child(shard) {
@@ -145,5 +185,5 @@ fn read<'env>(
 }
 
 fn note_bad(bad: &Collected, node: &Node, outcome: Result<Digest, String>) {
-    bad.0.lock().unwrap_or_else(PoisonError::into_inner).insert((node.stamp.device, node.stamp.inode), outcome);
+    bad.lock().inodes.insert((node.stamp.device, node.stamp.inode), outcome);
 }

@@ -134,8 +134,9 @@ impl<'env> Comparison<'_, 'env> {
     ) {
         let place = file.path;
         let inode = (node.stamp.device, node.stamp.inode);
-        if let (Some(bad), true, None) = (bad, file.blob == Some(inode), file.own) {
-            if let Some(outcome) = bad.get(&inode) {
+        let read = bad.filter(|bad| file.blob == Some(inode) && !bad.is_unread(&file.digest));
+        if let (Some(bad), None) = (read, file.own) {
+            if let Some(outcome) = bad.get(inode) {
                 judge(self.findings, (&self.manifest.object, place), file.digest, outcome.clone());
             }
             return;

@@ -139,7 +139,7 @@ impl<'env> Walk<'_, 'env> {
         let blobs = Directory::open(&self.store.root().join("blobs"))?;
         let objects = Directory::open(&self.store.root().join("store"))?;
         // Contents are looked at in their own places, so here none is known to be bad.
-        let none_bad = BadContents::new();
+        let none_bad = BadContents::default();
         let depth = Depth::Full { hashing, bad: Some(&none_bad) };
         let (mut rounds, mut kept) = (state.rounds, 0);
         let first = self.start >> 56;
@@ -157,8 +157,9 @@ impl<'env> Walk<'_, 'env> {
                 self.store.write_state(State { version: 1, position: before << 56, rounds })?;
             }
             let shard = OsString::from(format!("{bucket:02x}"));
-            let directory = if blobs.node(&shard).is_ok() { blobs::open_shard(&blobs, &shard, self.findings) } else { None };
-            let mut items = self.items(bucket, &shard, directory.as_ref())?;
+            let listed = if blobs.node(&shard).is_ok() { blobs::list_shard(&blobs, &shard, self.findings) } else { None };
+            let (directory, names) = listed.unzip();
+            let mut items = self.items(bucket, &shard, names.unwrap_or_default());
             items.retain(|(position, _)| match step {
                 0 => *position >= self.start,
                 256 => *position < self.start,
@@ -201,9 +202,9 @@ impl<'env> Walk<'_, 'env> {
     }
 
     /// What belongs into a bucket, in order.
-    fn items(&self, bucket: u64, shard: &OsStr, directory: Option<&Directory>) -> Result<Vec<(u64, Item)>, StoreError> {
+    fn items(&self, bucket: u64, shard: &OsStr, names: Vec<OsString>) -> Vec<(u64, Item)> {
         let mut items = Vec::new();
-        for name in directory.map_or_else(|| Ok(Vec::new()), Directory::names)? {
+        for name in names {
             if let Some(content) = blob_of_name(shard, &name) {
                 items.push((start_of(content.0.as_bytes()), Item::Content { name, content }));
             } else {
@@ -215,7 +216,7 @@ impl<'env> Walk<'_, 'env> {
         items.extend(here.map(|object| (start_of(object.id.as_bytes()), Item::Object(object.clone()))));
         // Contents first: the sort keeps the order of what starts alike.
         items.sort_by_key(|(position, _)| *position);
-        Ok(items)
+        items
     }
 }
 
@@ -242,7 +243,7 @@ fn report_holders(store: &ObjectStore, bad: &BadContents, findings: &Findings) -
             let Some(path) = manifest.tree.path(position) else { continue };
             let Ok(node) = fsutil::node_at(&store.object_path(&object).join(path.as_path())) else { continue };
             // Another length is found when it is the object's turn, and says enough.
-            if let Some(outcome) = bad.get(&(node.stamp.device, node.stamp.inode)).filter(|_| node.stamp.size == file.size) {
+            if let Some(outcome) = bad.get((node.stamp.device, node.stamp.inode)).filter(|_| node.stamp.size == file.size) {
                 judge(findings, (&object, path.as_str()), file.digest, outcome.clone());
             }
         }

@@ -162,3 +162,31 @@ fn the_quick_check_sees_all_but_contents_and_times() {
         undo.into_iter().rev().for_each(|undo| undo());
     }
 }
+
+#[test]
+#[expect(clippy::disallowed_methods, reason = "the test damages what it may lose")]
+fn contents_whose_directory_is_closed_are_read_in_objects() {
+    let world = World::new();
+    let root = world.store.root();
+    let text = b"nobody else has this";
+    let blob = world.store.blob_path(&crate::Digest::of(text), false);
+    let shard = blob.parent().unwrap();
+    let set_mode = |mode| std::fs::set_permissions(&blob, std::os::unix::fs::PermissionsExt::from_mode(mode)).unwrap();
+    set_mode(0o644);
+    std::fs::write(&blob, text.map(|byte| byte ^ 1)).unwrap();
+    let time = std::time::UNIX_EPOCH + std::time::Duration::from_secs(1);
+    std::fs::File::open(&blob).unwrap().set_modified(time).unwrap();
+    set_mode(0o444);
+    // A link is not followed by who lists it, and is by who looks at a name behind it: as a directory of which the disk gives no names.
+    let aside = root.parent().unwrap().join("aside");
+    std::fs::rename(shard, aside.join("shard")).unwrap();
+    std::os::unix::fs::symlink(aside.join("shard"), shard).unwrap();
+
+    let place = shard.strip_prefix(root).unwrap().to_str().unwrap().to_owned();
+    let sharing = world.store.objects().unwrap().into_iter().find(|object| object.name.to_string() == "sharing").unwrap();
+    let closed = (None, place, "extra");
+    let expected = BTreeSet::from([closed.clone(), (Some(sharing), "alone".to_owned(), "content")]);
+    assert_eq!(found(&world.store.verify().unwrap()), expected);
+    let sampled = world.store.verify_sample(Portion::Millionths(1_000_000), &effort()).unwrap();
+    assert_eq!((found(&sampled.findings), sampled.rounds), (BTreeSet::from([closed]), 1));
+}
