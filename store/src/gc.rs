@@ -169,8 +169,8 @@ fn attempt(store: &ObjectStore, plan: &GcPlan) -> Result<GcReport, GcError> {
     let (remove, forgotten) = {
         let _publication = store.lock_publication()?;
         store.put_away_all_removed()?;
-        let mut remove = mark(store, &plan.roots, &BTreeSet::new(), plan.now, plan.grace)?.remove;
-        remove.retain(|object| planned.contains(object));
+        let unneeded = mark(store, &plan.roots, &BTreeSet::new(), plan.now, plan.grace)?.remove;
+        let remove = without_what_stays_needs(store, unneeded, &planned)?;
         for record in roots::results(store)?.stale {
             fsutil::remove_file(&record)?;
         }
@@ -190,6 +190,24 @@ fn attempt(store: &ObjectStore, plan: &GcPlan) -> Result<GcReport, GcError> {
     leftovers::remove(store, plan.now, plan.grace)?;
     let report = GcReport { objects: remove.len() as u64, ..GcReport::default() };
     remove_unused_contents(store, report)
+}
+
+/// Those of `unneeded` that are planned, but for what an unplanned one refers to: it was published after the plan, so it stays, and whoever finds
+/// it counts on its closure. `unneeded` has referrers before what they refer to.
+fn without_what_stays_needs(
+    store: &ObjectStore,
+    unneeded: Vec<ObjectRef>,
+    planned: &BTreeSet<&ObjectRef>,
+) -> Result<Vec<ObjectRef>, StoreError> {
+    let (mut remove, mut needed) = (Vec::new(), BTreeSet::new());
+    for object in unneeded {
+        if planned.contains(&object) && !needed.contains(&object) {
+            remove.push(object);
+        } else {
+            needed.extend(references_of(store, &object)?);
+        }
+    }
+    Ok(remove)
 }
 
 /// What is needed and what is not.

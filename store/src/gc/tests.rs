@@ -350,3 +350,21 @@ fn what_killed_programs_left_goes_and_keeps_nothing() {
     assert_eq!(left, BTreeSet::from([library, application]));
     assert_eq!(store.verify().unwrap(), []);
 }
+
+#[test]
+fn what_came_after_the_plan_keeps_what_it_needs() {
+    let (_directory, store) = store();
+    let [library, application, lone] = publish(&store);
+    let plan = plan_later(&store, &[]).unwrap();
+    assert_eq!(plan.remove.len(), 3);
+    let mut transaction = store.begin().unwrap();
+    let newer = put(&mut transaction, "newer", std::slice::from_ref(&library));
+    // Nobody holds it any more when the plan is carried out, but it was in no plan, and who finds it counts on its closure.
+    drop(transaction.barrier().unwrap());
+    assert_eq!(execute(&store, &plan).unwrap().objects, 2);
+    assert_eq!(store.closure(std::slice::from_ref(&newer)).unwrap().len(), 2);
+    assert_eq!(store.verify().unwrap(), []);
+    assert!(!store.contains(&application.id).unwrap() && !store.contains(&lone.id).unwrap());
+    execute(&store, &plan_later(&store, &[]).unwrap()).unwrap();
+    assert_eq!(store.objects().unwrap(), []);
+}
