@@ -100,6 +100,24 @@ fn a_service_that_is_gone_is_not_reported_as_nothing_to_do() {
 }
 
 #[test]
+fn a_supervisor_that_was_killed_is_an_outage_until_the_next_deployment() {
+    let (world, address) = hello();
+    world.sarsen(&["deploy", "dev", "--yes"]).expect(0);
+    let mut profiles = fs::read_dir(world.root().join("profiles")).expect("the profiles").flatten();
+    let pid_file = profiles.next().expect("a profile").path().join("supervisor.pid");
+    let pid = fs::read_to_string(&pid_file).expect("the supervisor's number");
+    let keeper = pid.trim().parse().ok().and_then(Pid::from_raw).expect("a number");
+    kill_process(keeper, Signal::KILL).expect("the supervisor was there");
+    // The worker that it leaves behind stops the service in good order, then ends.
+    eventually("its worker ends", || world.processes().is_empty());
+    world.sarsen(&["status", "dev"]).expect(0).says("hello.service  inactive");
+    world.sarsen(&["plan", "dev"]).expect(0).says("revive  service  hello.service");
+    assert!(world.processes().is_empty() && !pid_file.exists(), "to look starts nothing");
+    world.sarsen(&["deploy", "dev", "--yes"]).expect(0).says("committed  generation 1");
+    assert!(page(address).starts_with("200 "), "{}", page(address));
+}
+
+#[test]
 fn a_broken_definition_is_no_obstacle_on_the_way_back() {
     let (world, address) = hello();
     world.sarsen(&["deploy", "dev", "--yes"]).expect(0);
