@@ -116,13 +116,15 @@ fn assess_here(input: &Input<'_>) -> Assessment {
     let project = project.map_or_else(|| "project".to_owned(), |project| project.name);
     check_bundle_names(&project, &environment, &mut diagnostics);
     check_names(input.snapshot, &environment, &definitions, &mut diagnostics);
+    let named = diagnostics.iter().all(|diagnostic| diagnostic.severity != Severity::Error);
     let attributes = overrides::resolve(input.snapshot, &environment, &definitions, &mut diagnostics);
-    let consistent = diagnostics.iter().all(|diagnostic| diagnostic.severity != Severity::Error);
 
     let profile = environment.profile(&project).to_owned();
     let root = environment.root(input.local_root).to_owned();
     let scene = Arc::new(Scene { snapshot: input.snapshot.clone(), environment, profile, root, templates: Mutex::default() });
     let mut instances = instances(&scene.environment, &definitions, &attributes);
+    // A wrong override takes no component away, unless that has no other value.
+    let consistent = named && instances.len() == scene.environment.hosts.iter().map(|host| host.components.len()).sum::<usize>();
     let mut resources = Arc::new(Resources::default());
     let restless = rounds::converge(&scene, &mut instances, &mut resources, input.workers);
 

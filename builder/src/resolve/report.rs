@@ -9,7 +9,7 @@ use crate::model::{StepKind, Timer};
 
 /// All diagnostics of the instances.
 ///
-/// `consistent` says that everything the environment names could be evaluated; if not, missing resources are likely a
+/// `consistent` says that every component that the environment names could be evaluated; if not, missing resources are likely a
 /// consequence and are not reported.
 pub(super) fn diagnose(
     scene: &Scene,
