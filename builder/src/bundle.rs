@@ -109,8 +109,12 @@ impl Assembly<'_> {
                 successes: *successes,
             }),
             StepKind::Requirement(requirement) => self.manifest.requirements.push(fill_requirement(requirement, fill)),
-            StepKind::File { .. } | StepKind::Directory { .. } | StepKind::Symlink { .. } | StepKind::Build(_) | StepKind::PythonEnv(_) => {
-            }
+            StepKind::File { .. }
+            | StepKind::Directory { .. }
+            | StepKind::Symlink { .. }
+            | StepKind::Build(_)
+            | StepKind::PythonEnv(_)
+            | StepKind::Fetch(_) => {}
         }
         Ok(())
     }

@@ -1,4 +1,4 @@
-//! Fetching Python wheels: the only work of this crate that uses the network.
+//! Fetching Python wheels, and files by their digest: the only work of recipes that uses the network.
 //!
 //! The ecosystem's own client downloads them, with the user's environment and configuration (indexes, proxies, certificates); nothing of
 //! the project's own code runs. `pip` checks the lock file's hashes, and so does this file: what enters the store is in the lock, and
@@ -82,6 +82,19 @@ pub enum FetchError {
     Missing {
         /// The requirement.
         requirement: String,
+    },
+    /// `curl` is not there.
+    #[error("there is no `curl` on this machine, and files are fetched with it: install it (Debian: apt install curl)")]
+    NoCurl,
+    /// No address gave the file.
+    #[error("none of the addresses gave `{file}`; log: {}{attempts}", log.display())]
+    Addresses {
+        /// The file's name.
+        file: String,
+        /// What the client said.
+        log: PathBuf,
+        /// The addresses, each with what came of it, on lines of their own.
+        attempts: String,
     },
     /// A file cannot be read or written.
     #[error(transparent)]
@@ -253,6 +266,10 @@ fn kill_group(child: &Child) {
         let _ = rustix::process::kill_process_group(group, rustix::process::Signal::KILL);
     }
 }
+
+mod url;
+
+pub(crate) use url::download_file;
 
 #[cfg(test)]
 mod tests;

@@ -276,6 +276,8 @@ pub enum StepKind {
     Build(Build),
     /// Wheels by their hashes from the package index, installed without network.
     PythonEnv(PythonEnv),
+    /// A file by its digest, from the network.
+    Fetch(Fetch),
     /// A long-running process.
     Service(Service),
     /// What runs at times.
@@ -371,6 +373,23 @@ pub struct PythonEnv {
     /// The placeholder of the fetched wheels.
     pub wheels: ObjectId,
     /// The placeholder of the installed environment.
+    pub output: ObjectId,
+}
+
+/// A file by its digest, from the network.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Fetch {
+    /// The name; the object is `<component>-<name>`.
+    pub name: String,
+    /// Where it can be had, tried in order.
+    pub urls: Vec<String>,
+    /// What it must have: `sha256:`, `sha512:` or `blake3:`, and lower-case hexadecimal digits.
+    pub digest: String,
+    /// The file's name in the object.
+    pub file: String,
+    /// The largest size, in bytes.
+    pub size_max: u64,
+    /// The placeholder of the object.
     pub output: ObjectId,
 }
 

@@ -19,7 +19,7 @@ use sarsen_store::manifest::Identity;
 use sarsen_store::{ObjectId, ObjectName, RelPath};
 
 use crate::diagnostic::Location;
-use crate::model::{Build, ComponentModel, HostModel, Model, Source, Step, StepKind};
+use crate::model::{Build, ComponentModel, Fetch, HostModel, Model, Source, Step, StepKind};
 
 pub use placeholders::Substitution;
 pub(crate) use placeholders::positions;
@@ -79,6 +79,8 @@ pub enum RecipeKind {
     Build(BuildRecipe),
     /// Wheels by their digests, with the network.
     PythonFetch(PythonFetch),
+    /// A file by its digest, with the network.
+    Fetch(Fetch),
     /// Rendered files, directories and links.
     Tree(Vec<TreeEntry>),
     /// A host's bundle.
@@ -230,6 +232,10 @@ impl Draft {
                     self.add(label(&format!("{}-wheels", python.name)), Some(&step.at), &[("out", wheels_name, python.wheels)], wheels);
                     self.add(label(&python.name), Some(&step.at), &[("out", name, python.output)], install);
                 }
+                StepKind::Fetch(fetch) => {
+                    let outputs = [("out", format!("{}-{}", component.name, fetch.name), fetch.output)];
+                    self.add(label(&fetch.name), Some(&step.at), &outputs, RecipeKind::Fetch(fetch.clone()));
+                }
                 StepKind::File { .. }
                 | StepKind::Directory { .. }
                 | StepKind::Symlink { .. }
@@ -337,6 +343,7 @@ fn tree_entry(step: &Step) -> Option<(&RelPath, TreeEntryKind)> {
         StepKind::Symlink { path, target } => Some((path, TreeEntryKind::Symlink { target: target.clone() })),
         StepKind::Build(_)
         | StepKind::PythonEnv(_)
+        | StepKind::Fetch(_)
         | StepKind::Service(_)
         | StepKind::Timer(_)
         | StepKind::Hook { .. }

@@ -23,6 +23,8 @@
 //! 3. It does not see everything: [`crate::toolchain`].
 //! 4. Sorted and without comments: how a lock file is laid out does not matter.
 //!
+//! The key of a fetched file (`Fetch`) is its digest, its name, and the names of object and output: not where it comes from.
+//!
 //! Not in the key, on purpose: host, component's place in the plan, file names of the project, time limit, number of jobs, the user who
 //! builds, the store's real directory. Trees and bundles have no key: writing them is as cheap as looking them up.
 
@@ -32,11 +34,15 @@ use sarsen_store::canon::Encoder;
 use sarsen_store::{Digest, ObjectId, ObjectRef};
 
 use crate::fetch::Requirement;
+use crate::model::Fetch;
 use crate::plan::{BuildRecipe, Output, Recipe, Substitution};
 use crate::sandbox::SANDBOX_VERSION;
 
 /// The tag and version of build keys; a change to what is encoded below changes it.
 const BUILD_DOMAIN: &str = "sarsen 2026 build recipe v1";
+
+/// The tag and version of keys of fetched files.
+const FILE_DOMAIN: &str = "sarsen 2026 file recipe v1";
 
 /// The tag and version of keys of fetched wheels.
 const WHEELS_DOMAIN: &str = "sarsen 2026 python wheels recipe v1";
@@ -143,6 +149,17 @@ pub(crate) fn wheels_key(outputs: &BTreeMap<String, Output>, requirements: &[Req
         for hash in hashes {
             encoder.text(hash);
         }
+    }
+    encoder.finish()
+}
+
+/// Computes the key of a fetched file: its digest alone decides what it holds, wherever it came from.
+pub(crate) fn file_key(outputs: &BTreeMap<String, Output>, fetch: &Fetch) -> Digest {
+    let Fetch { name: _, urls: _, digest, file, size_max: _, output: _ } = fetch;
+    let mut encoder = Encoder::new(FILE_DOMAIN);
+    encoder.text(digest).text(file).count(outputs.len());
+    for (output, Output { placeholder: _, name }) in outputs {
+        encoder.text(output).text(name.as_str());
     }
     encoder.finish()
 }

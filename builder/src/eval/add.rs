@@ -11,11 +11,11 @@ use super::context::Context;
 use super::failure::Failure;
 use super::files::{Excluded, add_file, add_tree};
 use super::instance::Instance;
-use super::steps::{BuildDeclaration, Declaration, PythonDeclaration};
+use super::steps::{BuildDeclaration, Declaration, FetchDeclaration, PythonDeclaration};
 use super::values::PathValue;
 use crate::data::{Data, TargetPath};
 use crate::diagnostic::{Diagnostic, Location, nearest_name};
-use crate::model::{Build, PythonEnv, Source, StepKind};
+use crate::model::{Build, Fetch, PythonEnv, Source, StepKind};
 use crate::snapshot::SnapshotFile;
 
 /// The kind of names that state directories have.
@@ -37,6 +37,7 @@ pub(super) fn add_step<'v>(
         Declaration::Tree(tree) => Ok(path_value(add_tree(context, instance, tree, at)?)),
         Declaration::Build(build) => add_build(context, instance, build, at, heap),
         Declaration::PythonEnv(python) => Ok(path_value(add_python(context, instance, python, at)?)),
+        Declaration::Fetch(fetch) => Ok(path_value(add_fetch(context, fetch, at)?)),
         Declaration::StateDirectory { name, user, mode } => {
             context.claim(STATE, &name, at);
             let path = context.state_path(&name);
@@ -78,6 +79,7 @@ fn add_ready<'v>(context: &Context, kind: StepKind, at: &Location, heap: Heap<'v
         StepKind::File { .. }
         | StepKind::Build(_)
         | StepKind::PythonEnv(_)
+        | StepKind::Fetch(_)
         | StepKind::StateDirectory { .. }
         | StepKind::Link { .. }
         | StepKind::Requirement(_) => heap.alloc(NoneType),
@@ -222,6 +224,16 @@ fn add_python(context: &Context, instance: &Instance<'_>, python: PythonDeclarat
         }
     };
     context.push_step(at.clone(), StepKind::PythonEnv(PythonEnv { name, lock: text, python, wheels, output }));
+    Ok(path)
+}
+
+fn add_fetch(context: &Context, fetch: FetchDeclaration, at: &Location) -> Result<TargetPath, Failure> {
+    let FetchDeclaration { name, urls, digest, file, size_max } = fetch;
+    context.claim("fetches", &name, at);
+    let output = context.placeholder(&format!("/fetch/{name}/out"));
+    let path = context.object_path(output, &object_name(&format!("{}-{name}", context.component))?);
+    let path = TargetPath { rest: Some(file.clone()), ..path };
+    context.push_step(at.clone(), StepKind::Fetch(Fetch { name, urls, digest, file: file.to_string(), size_max, output }));
     Ok(path)
 }
 

@@ -14,7 +14,7 @@ pub(super) fn visit(recipe: &Recipe, mut visit: impl FnMut(&[u8])) {
             visit(build.script.as_bytes());
             build.environment.values().for_each(|value| visit(value.as_bytes()));
         }
-        RecipeKind::PythonFetch(_) => {}
+        RecipeKind::PythonFetch(_) | RecipeKind::Fetch(_) => {}
         RecipeKind::Tree(entries) => {
             for entry in entries {
                 match &entry.kind {
@@ -51,7 +51,8 @@ fn visit_bundle(bundle: &BundleRecipe, visit: &mut impl FnMut(&[u8])) {
                 | StepKind::Directory { .. }
                 | StepKind::Symlink { .. }
                 | StepKind::Build(_)
-                | StepKind::PythonEnv(_) => {}
+                | StepKind::PythonEnv(_)
+                | StepKind::Fetch(_) => {}
             }
         }
     }

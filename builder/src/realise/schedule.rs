@@ -179,7 +179,7 @@ impl State {
 
     fn ready(&mut self, plan: &Plan, index: usize) {
         match plan.recipes[index].kind {
-            RecipeKind::Build(_) | RecipeKind::PythonFetch(_) => self.slow.insert(index),
+            RecipeKind::Build(_) | RecipeKind::PythonFetch(_) | RecipeKind::Fetch(_) => self.slow.insert(index),
             RecipeKind::Tree(_) | RecipeKind::Bundle(_) => self.memory.insert(index),
         };
     }

@@ -16,8 +16,8 @@ use super::outputs::{self, Taking};
 use super::{BuildEvent, Objects, Options, RecipeError};
 use crate::fetch;
 use crate::model::Source;
-use crate::plan::{Plan, PythonFetch, Recipe, RecipeKind, Substitution, TreeEntry, TreeEntryKind};
-use crate::recipe::{FilledBuild, Surroundings, scratch_id, wheels_key};
+use crate::plan::{Plan, Recipe, RecipeKind, Substitution, TreeEntry, TreeEntryKind};
+use crate::recipe::{FilledBuild, Surroundings, file_key, scratch_id, wheels_key};
 use crate::sandbox::{self, Ending, Patience, Spec};
 
 /// How many characters of a recipe key name its log: enough to be unique among the builds of a machine.
@@ -60,6 +60,7 @@ impl Worker<'_> {
                 let interpreter = fetch::describe_interpreter(&wheels.python)?;
                 Ok(wheels_key(&recipe.outputs, &requirements, &interpreter))
             }
+            RecipeKind::Fetch(file) => Ok(file_key(&recipe.outputs, file)),
             RecipeKind::Tree(_) | RecipeKind::Bundle(_) => unreachable!("trees and bundles have no key"),
         }
     }
@@ -76,7 +77,10 @@ impl Worker<'_> {
         let log = self.log_path(key);
         let (outputs, guard) = match &recipe.kind {
             RecipeKind::Build(build) => self.build(&FilledBuild::new(recipe, build, inputs), &log)?,
-            RecipeKind::PythonFetch(wheels) => self.fetch(recipe, wheels, &log)?,
+            RecipeKind::PythonFetch(wheels) => {
+                self.fetch(recipe, |directory, scratch| fetch::download(wheels, directory, scratch, &log))?
+            }
+            RecipeKind::Fetch(file) => self.fetch(recipe, |directory, _| fetch::download_file(file, &directory.join(&file.file), &log))?,
             RecipeKind::Tree(_) | RecipeKind::Bundle(_) => unreachable!("trees and bundles are published in batches"),
         };
         self.store.record_result(key, &outputs)?;
@@ -160,10 +164,15 @@ impl Worker<'_> {
         .into()
     }
 
-    fn fetch(&self, recipe: &Recipe, wheels: &PythonFetch, log: &Path) -> Result<(BTreeMap<String, ObjectRef>, Durable), RecipeError> {
+    /// Takes in what `download` puts into the first of its directories; the second is for what it needs besides.
+    fn fetch(
+        &self,
+        recipe: &Recipe,
+        download: impl FnOnce(&Path, &Path) -> Result<(), fetch::FetchError>,
+    ) -> Result<(BTreeMap<String, ObjectRef>, Durable), RecipeError> {
         let mut transaction = self.store.begin()?;
-        let directory = transaction.scratch("wheels")?;
-        fetch::download(wheels, &directory, &transaction.scratch("lock")?, log)?;
+        let directory = transaction.scratch("fetched")?;
+        download(&directory, &transaction.scratch("lock")?)?;
         let mut made = BTreeMap::new();
         for (name, output) in &recipe.outputs {
             made.insert(name.clone(), transaction.put_directory(&output.name, &directory, None, &[])?);
@@ -213,7 +222,7 @@ impl Worker<'_> {
                 let (manifest, entries) = crate::bundle::assemble(bundle, &substitution)?;
                 (entries, Some(manifest))
             }
-            RecipeKind::Build(_) | RecipeKind::PythonFetch(_) => unreachable!("builds and fetches have keys"),
+            RecipeKind::Build(_) | RecipeKind::PythonFetch(_) | RecipeKind::Fetch(_) => unreachable!("builds and fetches have keys"),
         };
         let candidates: Vec<ObjectRef> = inputs.values().cloned().collect::<BTreeSet<_>>().into_iter().collect();
         let mut outputs = BTreeMap::new();

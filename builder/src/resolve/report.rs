@@ -96,6 +96,7 @@ fn shared_names(instances: &[Instance<'_>], found: &mut Grouped) {
                 | StepKind::Symlink { .. }
                 | StepKind::Build(_)
                 | StepKind::PythonEnv(_)
+                | StepKind::Fetch(_)
                 | StepKind::Hook { .. }
                 | StepKind::StateDirectory { .. }
                 | StepKind::HealthCheck { .. }

@@ -1,5 +1,7 @@
 //! From models to objects: what is built, what is not built again, what the objects hold, what failures say.
 
+mod fetch;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::os::unix::fs::MetadataExt;

@@ -177,6 +177,7 @@ fn step(step: &Step) -> StepLine {
         StepKind::Symlink { path, .. } => ("symlink", path.to_string()),
         StepKind::Build(build) => ("build", build.name.clone()),
         StepKind::PythonEnv(environment) => ("python environment", environment.name.clone()),
+        StepKind::Fetch(fetch) => ("fetch", fetch.name.clone()),
         StepKind::Service(service) => ("service", format!("{}.service", service.name)),
         StepKind::Timer(timer) => ("timer", format!("{}.timer", timer.job.name)),
         StepKind::Hook { name, .. } => ("hook", name.clone()),

@@ -11,7 +11,8 @@ use starlark::starlark_module;
 use starlark::values::list::UnpackList;
 use starlark::values::{Value, ValueLike};
 
-use super::{Declaration, bounded, checked_absolute, checked_name, make};
+use super::fetch::FETCH_SIZE_MAX;
+use super::{Declaration, FetchDeclaration, bounded, checked_absolute, checked_name, make};
 use crate::data::Data;
 use crate::eval::convert::{to_data, to_text, to_text_map};
 use crate::eval::failure::Failure;
@@ -229,5 +230,46 @@ pub(in crate::eval) fn builtins(builder: &mut GlobalsBuilder) {
             python: checked_absolute(python, "`python`")?,
         };
         Ok(make(eval, format!("PythonEnv `{name}`"), Declaration::PythonEnv(declaration))?)
+    }
+
+    /// A file from the network, known by its digest: it is fetched once, and whatever the addresses give later, it stays the same.
+    ///
+    /// The build machine's own `curl` fetches it, with the proxies, certificates and `.netrc` of the user.
+    ///
+    /// # Arguments
+    /// * `name`: unique in the component; the object is called `<component>-<name>`
+    /// * `urls`: where it can be had, `http` or `https`; tried in order, until one gives what has the digest
+    /// * `digest`: `sha256:`, `sha512:` or `blake3:`, then hexadecimal digits
+    /// * `file`: the file's name; usually the last part of the first address
+    /// * `size_max`: (int) the largest size, in bytes
+    ///
+    /// # Returns
+    /// `self.add` gives the file's `Path`: the `source` of an `Archive`, or a name in the script of a `Build`
+    ///
+    /// # Errors
+    /// * `E0406`: the name is no name
+    /// * `E0407`: `size_max` is out of range
+    /// * `E0410`: the component has another fetch of this name
+    /// * `E0446`: an address, the digest or the file's name is none
+    ///
+    /// # Example
+    /// ```python
+    /// hello = self.add(Fetch(
+    ///     "hello",
+    ///     urls = ["https://ftp.gnu.org/gnu/hello/hello-2.12.1.tar.gz", "https://mirror.example.com/hello-2.12.1.tar.gz"],
+    ///     digest = "sha256:8d99142afd92576f30b0cd7cb42a8dc6809998bc5d607d88761f512e26c7db20",
+    /// ))
+    /// source = self.add(Archive("source", source = hello, strip = 1))
+    /// ```
+    fn Fetch<'v>(
+        name: &str,
+        #[starlark(require = named)] urls: UnpackList<String>,
+        #[starlark(require = named)] digest: &str,
+        #[starlark(require = named, default = "")] file: &str,
+        #[starlark(require = named, default = FETCH_SIZE_MAX)] size_max: u64,
+        eval: &mut Evaluator<'v, '_, '_>,
+    ) -> starlark::Result<StepValue> {
+        let declaration = FetchDeclaration::checked(name, urls.items, digest, file, size_max)?;
+        Ok(make(eval, format!("Fetch `{name}`"), Declaration::Fetch(declaration))?)
     }
 }

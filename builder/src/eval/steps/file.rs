@@ -19,7 +19,7 @@ use super::{Declaration, checked_name, make};
 use crate::data::format::Format;
 use crate::data::{Data, Lists};
 use crate::encoding::{Encoding, NAMES};
-use crate::eval::convert::{to_data, to_value};
+use crate::eval::convert::{to_data, to_text, to_value};
 use crate::eval::failure::Failure;
 use crate::eval::values::StepValue;
 use crate::model::StepKind;
@@ -191,16 +191,17 @@ fn file_mode(value: Value<'_>) -> Result<u32, Failure> {
     Ok(mode)
 }
 
-/// The script that unpacks an archive into `$out`.
-fn unpack_script(archive: &str, strip: i32) -> Result<String, Failure> {
+/// The script that unpacks an archive into `$out`: a source of the build, or a path that it may read.
+fn unpack_script(archive: &str, is_path: bool, strip: i32) -> Result<String, Failure> {
     let strip = u32::try_from(strip).ok().filter(|strip| *strip <= 64);
     let strip = strip.ok_or_else(|| Failure::new("E0407", "`strip` goes from 0 to 64"))?;
     let name = archive.rsplit('/').next().unwrap_or(archive);
-    let quoted = format!("'{}'", name.replace('\'', r"'\''"));
+    let quoted = |text: &str| format!("'{}'", text.replace('\'', r"'\''"));
+    let place = if is_path { quoted(archive) } else { format!("\"$PWD\"/{}", quoted(name)) };
     let is = |suffixes: &[&str]| suffixes.iter().any(|suffix| name.to_ascii_lowercase().ends_with(suffix));
     if is(&[".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz", ".tar.zst"]) {
         // `._x` are what macOS adds to archives.
-        return Ok(format!("tar --no-same-owner --exclude='._*' --strip-components={strip} -x -C \"$out\" -f ./{quoted}\n"));
+        return Ok(format!("tar --no-same-owner --exclude='._*' --strip-components={strip} -x -C \"$out\" -f {place}\n"));
     }
     if is(&[".zip"]) {
         if strip > 0 {
@@ -208,7 +209,7 @@ fn unpack_script(archive: &str, strip: i32) -> Result<String, Failure> {
                 Failure::new("E0441", "`strip` is for tar archives").hint("go below the output instead: `self.add(...) / \"directory\"`")
             );
         }
-        return Ok(format!("cd \"$out\"\nunzip -q \"$OLDPWD\"/{quoted} -x '__MACOSX/*' '*/._*' || [ $? = 11 ]\n"));
+        return Ok(format!("unzip -q {place} -d \"$out\" -x '__MACOSX/*' '*/._*' || [ $? = 11 ]\n"));
     }
     Err(Failure::new("E0441", format!("`{name}` is not an archive that can be unpacked"))
         .hint("archives end in .tar, .tar.gz, .tgz, .tar.bz2, .tar.xz, .tar.zst or .zip"))
@@ -363,11 +364,11 @@ pub(in crate::eval) fn builtins(builder: &mut GlobalsBuilder) {
         Ok(make(eval, label, Declaration::Tree(TreeDeclaration { path, source: source.to_owned(), exclude: exclude.items }))?)
     }
 
-    /// An archive that lies in the project, unpacked in the sandbox.
+    /// An archive that lies in the project, or was fetched, unpacked in the sandbox.
     ///
     /// # Arguments
     /// * `name`: the name, unique among the component's builds
-    /// * `source`: the archive: beside the definition, or of the project as `//lib/NAME`; `.tar`, `.tar.gz`, `.tgz`, `.tar.bz2`,
+    /// * `source`: (str | Path) the archive: beside the definition, of the project as `//lib/NAME`, or what a `Fetch` gave; `.tar`, `.tar.gz`, `.tgz`, `.tar.bz2`,
     ///   `.tar.xz`, `.tar.zst` or `.zip`
     /// * `strip`: how many directories are taken off the front of each name in a tar archive
     ///
@@ -387,14 +388,16 @@ pub(in crate::eval) fn builtins(builder: &mut GlobalsBuilder) {
     /// ```
     fn Archive<'v>(
         name: &str,
-        #[starlark(require = named)] source: &str,
+        #[starlark(require = named)] source: Value<'v>,
         #[starlark(require = named, default = 0)] strip: i32,
         eval: &mut Evaluator<'v, '_, '_>,
     ) -> starlark::Result<StepValue> {
+        let archive = to_text(source, "`source`")?;
+        let is_path = source.unpack_str().is_none();
         let declaration = BuildDeclaration {
             name: checked_name(name, "archive")?,
-            script: unpack_script(source, strip)?,
-            sources: vec![source.to_owned()],
+            script: unpack_script(&archive, is_path, strip)?,
+            sources: if is_path { Vec::new() } else { vec![archive] },
             exclude: Vec::new(),
             inputs: Vec::new(),
             environment: BTreeMap::new(),
@@ -446,14 +449,14 @@ mod tests {
     #[test]
     fn archives_by_their_suffix() {
         assert_eq!(
-            unpack_script("dist/it's-1.tar.gz", 1).unwrap(),
-            "tar --no-same-owner --exclude='._*' --strip-components=1 -x -C \"$out\" -f ./'it'\\''s-1.tar.gz'\n"
+            unpack_script("dist/it's-1.tar.gz", false, 1).unwrap(),
+            "tar --no-same-owner --exclude='._*' --strip-components=1 -x -C \"$out\" -f \"$PWD\"/'it'\\''s-1.tar.gz'\n"
         );
-        assert!(unpack_script("x.zip", 0).unwrap().contains("unzip"));
+        assert!(unpack_script("x.zip", false, 0).unwrap().contains("unzip"));
         for (archive, strip, expected) in
             [("x.rar", 0, "`x.rar` is not an archive"), ("x.zip", 1, "`strip` is for tar"), ("x.tar", -1, "`strip` goes from 0")]
         {
-            assert!(unpack_script(archive, strip).unwrap_err().to_string().starts_with(expected));
+            assert!(unpack_script(archive, false, strip).unwrap_err().to_string().starts_with(expected));
         }
     }
 }

@@ -2,6 +2,7 @@
 
 mod activation;
 mod content;
+mod fetch;
 mod file;
 mod host;
 mod mode;
@@ -12,6 +13,7 @@ use starlark::eval::Evaluator;
 
 pub(super) use activation::builtins as activation;
 pub(super) use content::{BuildDeclaration, PythonDeclaration};
+pub(super) use fetch::FetchDeclaration;
 pub(super) use file::{Content, Engine, FileDeclaration, Formatted, TreeDeclaration};
 pub(super) use mode::render_mode;
 
@@ -44,6 +46,8 @@ pub(super) enum Declaration {
     Build(BuildDeclaration),
     /// Its lock file is read when it is added.
     PythonEnv(PythonDeclaration),
+    /// Its object's name depends on the component.
+    Fetch(FetchDeclaration),
     /// The directory's name; its place depends on the component.
     StateDirectory { name: String, user: Option<String>, mode: u32 },
     /// Complete.
