@@ -48,10 +48,9 @@ fn fetching(urls: Vec<String>, digest: &str, size_max: u64) -> Model {
 #[track_caller]
 fn refused(urls: Vec<String>, digest: &str, size_max: u64) -> String {
     let (result, _) = Workshop::new().realise_with(&fetching(urls, digest, size_max), 1);
-    match result.unwrap_err() {
-        BuildError::Recipes { failures, .. } => failures[0].error.to_string(),
-        other => panic!("{other}"),
-    }
+    let error = result.unwrap_err();
+    let BuildError::Recipes { failures, .. } = &error else { panic!("{error}") };
+    failures[0].error.to_string()
 }
 
 #[test]
