@@ -21,7 +21,7 @@ use crate::plan::PythonFetch;
 use crate::sandbox;
 
 /// How long a download may take: 2 GiB over 10 Mbit/s.
-const DOWNLOAD_TIMEOUT: Duration = Duration::from_mins(30);
+pub(crate) const DOWNLOAD_TIMEOUT: Duration = Duration::from_mins(30);
 
 /// How long an interpreter may take to say what it is; a cold disk needs some seconds.
 const DESCRIBE_TIMEOUT: Duration = Duration::from_mins(1);

@@ -1,10 +1,11 @@
 //! Doing what a plan says: objects in the store, a bundle per host.
 //!
 //! Recipes are worked on as soon as what they need is there, by a fixed number of threads. A recipe whose key the store knows is not
-//! done again; equal recipes of one plan are done once. One failure does not stop the rest: everything that does not need what failed is
-//! still done, and all failures are reported together. Trees and bundles that are ready at the same time are published together,
-//! since publishing waits for the disk twice, however much there is.
+//! done again; equal recipes of one plan are done once, and so are those of several processes on one store. One
+//! failure does not stop the rest: everything that does not need what failed is still done, and all failures are reported together.
+//! Trees and bundles that are ready at the same time are published together, since publishing waits for the disk twice, however much there is.
 
+mod claim;
 mod outputs;
 mod schedule;
 mod work;
@@ -58,6 +59,13 @@ pub enum BuildEvent {
     Started {
         /// The recipe.
         label: String,
+    },
+    /// Another process works on the same recipe; its result is waited for.
+    Waiting {
+        /// The recipe.
+        label: String,
+        /// Who works on it, such as `process 4711`.
+        holder: String,
     },
     /// The store has the result already.
     Cached {
@@ -178,6 +186,20 @@ pub enum RecipeError {
         /// The output's name.
         output: String,
     },
+    /// Another process works on the same recipe, and does not come to an end.
+    #[error(
+        "{holder} has been at the same work for {} s, longer than that may take: end it, or wait for it, then build again; its lock: {}",
+        patience.as_secs(),
+        lock.display()
+    )]
+    Busy {
+        /// Who works on it.
+        holder: String,
+        /// How long it was waited for.
+        patience: Duration,
+        /// The file that the other one has locked.
+        lock: PathBuf,
+    },
     /// Trees and bundles are published together, and another one met the error.
     #[error("not published, because of what happened to `{label}`")]
     PublishedWith {
@@ -200,6 +222,7 @@ impl RecipeError {
             | Self::File(_)
             | Self::Circle { .. }
             | Self::Empty { .. }
+            | Self::Busy { .. }
             | Self::PublishedWith { .. }
             | Self::Name(_) => None,
         }

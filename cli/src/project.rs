@@ -176,6 +176,7 @@ pub(crate) fn build(context: &Context, model: &Model, store: &ObjectStore, jobs:
     })?;
     let events = |event: BuildEvent| match event {
         BuildEvent::Started { label } => context.say(&format!("building {label}")),
+        BuildEvent::Waiting { label, holder } => context.say(&format!("waiting for {label}, which {holder} is building")),
         BuildEvent::Failed { label, .. } => context.say(&format!("failed {label}")),
         // Trees and bundles are made in no time; what takes long is worth a line.
         BuildEvent::Built { label, duration } if duration >= WORTH_TELLING => {

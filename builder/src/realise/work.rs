@@ -12,6 +12,7 @@ use sarsen_store::fsutil::{self, FsError};
 use sarsen_store::manifest::Manifest;
 use sarsen_store::{Digest, Durable, NewEntry, NewEntryKind, ObjectRef, ObjectStore, Transaction};
 
+use super::claim::claim;
 use super::outputs::{self, Taking};
 use super::{BuildEvent, Objects, Options, RecipeError};
 use crate::fetch;
@@ -22,6 +23,19 @@ use crate::sandbox::{self, Ending, Patience, Spec};
 
 /// How many characters of a recipe key name its log: enough to be unique among the builds of a machine.
 const LOG_NAME_CHARS: usize = 20;
+
+/// How long a process may take to bring what was built into the store, beyond the time limit of the build: some gigabytes on a slow disk.
+const TAKING_TIME: Duration = Duration::from_mins(10);
+
+/// How long to wait for another process that does the same: as long as it may take.
+fn patience_with_others(kind: &RecipeKind) -> Duration {
+    let work = match kind {
+        RecipeKind::Build(build) => Duration::from_secs(build.timeout_s),
+        RecipeKind::PythonFetch(_) | RecipeKind::Fetch(_) => fetch::DOWNLOAD_TIMEOUT,
+        RecipeKind::Tree(_) | RecipeKind::Bundle(_) => Duration::ZERO,
+    };
+    work.saturating_add(TAKING_TIME)
+}
 
 /// Whether any of the recipes runs in a sandbox.
 pub(super) fn needs_toolchain(plan: &Plan, wanted: &BTreeSet<usize>) -> bool {
@@ -68,11 +82,16 @@ impl Worker<'_> {
     /// Looks a build or fetch up, or does it.
     pub(super) fn make(&self, index: usize, inputs: &Objects, key: &Digest) -> Result<Made, RecipeError> {
         let recipe = &self.plan.recipes[index];
-        let started = Instant::now();
-        if let Some(outputs) = self.store.result(key)?.filter(|known| known.keys().eq(recipe.outputs.keys())) {
-            let objects: Vec<ObjectRef> = outputs.values().cloned().collect();
-            return Ok(Made { guards: self.hold(&objects)?, outputs, manifest: None, cached: true, started });
+        if let Some(known) = self.look_up(recipe, key)? {
+            return Ok(known);
         }
+        let waiting = |holder| (self.options.events)(BuildEvent::Waiting { label: recipe.label.clone(), holder });
+        let _claim = claim(self.store, key, patience_with_others(&recipe.kind), waiting)?;
+        // Whoever had the claim before has recorded the result, unless it failed.
+        if let Some(known) = self.look_up(recipe, key)? {
+            return Ok(known);
+        }
+        let started = Instant::now();
         (self.options.events)(BuildEvent::Started { label: recipe.label.clone() });
         let log = self.log_path(key);
         let (outputs, guard) = match &recipe.kind {
@@ -85,6 +104,13 @@ impl Worker<'_> {
         };
         self.store.record_result(key, &outputs)?;
         Ok(Made { outputs, manifest: None, cached: false, started, guards: vec![guard] })
+    }
+
+    fn look_up(&self, recipe: &Recipe, key: &Digest) -> Result<Option<Made>, RecipeError> {
+        let started = Instant::now();
+        let Some(outputs) = self.store.result(key)?.filter(|known| known.keys().eq(recipe.outputs.keys())) else { return Ok(None) };
+        let objects: Vec<ObjectRef> = outputs.values().cloned().collect();
+        Ok(Some(Made { guards: self.hold(&objects)?, outputs, manifest: None, cached: true, started }))
     }
 
     fn hold(&self, objects: &[ObjectRef]) -> Result<Vec<Durable>, RecipeError> {

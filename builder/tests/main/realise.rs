@@ -7,7 +7,8 @@ use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::process::Command;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, mpsc};
+use std::time::Duration;
 
 use sarsen_builder::diagnostic::Location;
 use sarsen_builder::model::{Build, ComponentModel, Connect, HostModel, Model, PythonEnv, Service, Source, Step, StepKind};
@@ -163,6 +164,49 @@ fn one_build_serves_all_hosts_and_is_not_done_again() {
     assert_eq!(second.hosts, first.hosts);
     assert_eq!(workshop.names_of(&first), BTreeSet::from(["app", "app-code", "shop-prod-a", "shop-prod-b"].map(str::to_owned)));
     assert_eq!(workshop.store.verify().unwrap(), []);
+}
+
+/// While the first one builds, until the second one says that it waits. Nobody sleeps: what does not come is seen by its sender's end.
+#[test]
+fn two_processes_on_one_store_build_once() {
+    let workshop = Workshop::new();
+    let plan = plan(&model(vec![host("a", vec![app("a", "echo built > $out/result")])])).unwrap();
+    let started = Mutex::new(Vec::new());
+    let (go_ahead, first_builds) = mpsc::channel();
+    let (tell_holder, second_waits) = mpsc::channel();
+    let limit = Duration::from_mins(1);
+    let run = |events: &(dyn Fn(BuildEvent) + Sync)| {
+        let store = ObjectStore::open(&workshop.directory.path().join("data")).unwrap();
+        let options = Options { jobs: 1, events, log_directory: workshop.directory.path().join("log"), sandbox_program: PROBE.into() };
+        realise(&plan, &store, &options).unwrap()
+    };
+    let (first_builds, second_waits, go_ahead, tell_holder) =
+        (Mutex::new(first_builds), Mutex::new(second_waits), Mutex::new(go_ahead), Mutex::new(Some(tell_holder)));
+    let (first, second, holder) = std::thread::scope(|scope| {
+        let second = scope.spawn(|| {
+            first_builds.lock().unwrap().recv_timeout(limit).unwrap();
+            let realised = run(&|event| match event {
+                BuildEvent::Started { label } => started.lock().unwrap().push(label),
+                BuildEvent::Waiting { holder, .. } => tell_holder.lock().unwrap().as_ref().unwrap().send(holder).unwrap(),
+                BuildEvent::Cached { .. } | BuildEvent::Built { .. } | BuildEvent::Failed { .. } => {}
+            });
+            drop(tell_holder.lock().unwrap().take());
+            realised
+        });
+        let holder = Mutex::new(None);
+        let first = run(&|event| {
+            if let BuildEvent::Started { label } = event {
+                started.lock().unwrap().push(label);
+                go_ahead.lock().unwrap().send(()).unwrap();
+                *holder.lock().unwrap() = second_waits.lock().unwrap().recv_timeout(limit).ok();
+            }
+        });
+        (first, second.join().unwrap(), holder.into_inner().unwrap())
+    });
+    assert_eq!(*started.lock().unwrap(), ["a/app/code"], "built once");
+    assert_eq!(holder, Some(format!("process {}", std::process::id())));
+    assert!(second.cached.contains(&started.lock().unwrap()[0]), "{:?}", second.cached);
+    assert_eq!(first.hosts, second.hosts);
 }
 
 #[test]

@@ -5,6 +5,7 @@
 
 use std::fs::{File, TryLockError};
 use std::io::{Read, Seek, SeekFrom, Write};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -57,6 +58,22 @@ impl FileLock {
             let _ = self.file.set_len(before);
             let _ = self.file.seek(SeekFrom::Start(before));
         })
+    }
+
+    /// Whether the path still names the locked file. Where holders remove the file, who takes the lock has to look: it may have waited for a
+    /// file that is no more.
+    pub fn is_in_place(&self) -> Result<bool, FsError> {
+        let held = self.file.metadata().at("read", &self.path)?;
+        match std::fs::symlink_metadata(&self.path) {
+            Ok(named) => Ok((named.dev(), named.ino()) == (held.dev(), held.ino())),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(false),
+            Err(error) => Err(FsError::new("read", &self.path, error)),
+        }
+    }
+
+    /// Removes the lock file, then gives the lock up; for locks whose takers ask [`Self::is_in_place`].
+    pub fn remove(self) -> Result<(), FsError> {
+        super::remove_file(&self.path)
     }
 
     /// The lock file.
