@@ -80,11 +80,24 @@ pub(super) fn command(value: Value<'_>, what: &str) -> Result<Vec<String>, Failu
     }
 }
 
-pub(super) fn one_line(texts: &BTreeMap<String, String>, what: &str) -> Result<(), Failure> {
+fn one_line(texts: &BTreeMap<String, String>, what: &str) -> Result<(), Failure> {
     match texts.iter().find(|(key, value)| key.is_empty() || key.contains(['=', '\n', '\0', ' ']) || value.contains(['\n', '\0'])) {
         Some((key, _)) => Err(Failure::new("E0422", format!("`{}` in {what} is not one line of text", key.escape_debug()))),
         None => Ok(()),
     }
+}
+
+/// What holds of every program that a unit runs; `what` names the step in messages.
+pub(super) fn check_program(program: &Service, what: &str) -> Result<(), Failure> {
+    one_line(&program.environment, "`env`")?;
+    one_line(&program.settings, "`settings`")?;
+    if program.command.is_empty() {
+        return Err(Failure::new("E0422", format!("{what} has no command")));
+    }
+    if let Some(directory) = &program.working_directory {
+        checked_absolute(directory, "`working_directory`")?;
+    }
+    Ok(())
 }
 
 #[starlark_module]
@@ -161,14 +174,7 @@ pub(in crate::eval) fn builtins(builder: &mut GlobalsBuilder) {
             stop_timeout_ms: bounded(stop_timeout, "stop_timeout", STOP_TIMEOUT_S_MAX)? * 1000,
             settings: texts(settings, "`settings`")?,
         };
-        one_line(&service.environment, "`env`")?;
-        one_line(&service.settings, "`settings`")?;
-        if service.command.is_empty() {
-            return Err(Failure::new("E0422", format!("service `{name}` has no command")).into());
-        }
-        if let Some(directory) = &service.working_directory {
-            checked_absolute(directory, "`working_directory`")?;
-        }
+        check_program(&service, &format!("service `{name}`"))?;
         if !SERVICE_TYPES.contains(&service.kind.as_str()) {
             let failure = Failure::new("E0422", format!("`{}` is not a type of services", service.kind));
             let known = crate::diagnostic::list_names(&SERVICE_TYPES);

@@ -17,8 +17,8 @@ use starlark::values::Value;
 use starlark::values::list::UnpackList;
 use starlark::values::none::NoneOr;
 
-use super::host::{STOP_TIMEOUT_S_MAX, command, one_line, unit_name};
-use super::{Declaration, bounded, checked_absolute, checked_unit, checked_user, make};
+use super::host::{STOP_TIMEOUT_S_MAX, check_program, command, unit_name};
+use super::{Declaration, bounded, checked_unit, checked_user, make};
 use crate::eval::context::Context;
 use crate::eval::convert::{to_text, to_text_map, to_texts};
 use crate::eval::failure::Failure;
@@ -198,14 +198,7 @@ pub(in crate::eval) fn builtins(builder: &mut GlobalsBuilder) {
             stop_timeout_ms: bounded(stop_timeout, "stop_timeout", STOP_TIMEOUT_S_MAX)? * 1000,
             settings,
         };
-        one_line(&job.environment, "`env`")?;
-        one_line(&job.settings, "`settings`")?;
-        if job.command.is_empty() {
-            return Err(Failure::new("E0422", format!("timer `{name}` has no command")).into());
-        }
-        if let Some(directory) = &job.working_directory {
-            checked_absolute(directory, "`working_directory`")?;
-        }
+        check_program(&job, &format!("timer `{name}`"))?;
         let timer = Timer {
             job,
             calendar: calendar_events(calendar)?,
